@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which dtype work is done in; nothing here reads a process-wide setting."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+
+def work_dtype(dtype: DTypeLike, compute_dtype: DTypeLike | None = None) -> Any:
+    """The dtype to compute in: as asked, else float32 for 16-bit, else unchanged."""
+    if compute_dtype is not None:
+        return jnp.dtype(compute_dtype)
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def times(x: jax.Array, factor: ArrayLike) -> jax.Array:
+    """x * factor, computed no narrower than float32 and returned in x's dtype."""
+    work = work_dtype(x.dtype)
+    return (x.astype(work) * jnp.asarray(factor).astype(work)).astype(x.dtype)

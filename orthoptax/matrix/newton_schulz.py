@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Newton-Schulz: the polar factor by odd polynomials, matrix products only."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from orthoptax._check import is_callable, message
+from orthoptax._dtypes import work_dtype
+from orthoptax._types import Polar, Scale, Schedule
+from orthoptax.matrix import inner as _inner
+from orthoptax.matrix.norms import frobenius
+from orthoptax.matrix.schedules import JORDAN
+
+
+def newton_schulz(
+    schedule: Schedule | None = None,
+    *,
+    scale: Scale | None = None,
+    compute_dtype: DTypeLike | None = None,
+    precision: lax.PrecisionLike = None,
+    unroll: bool = False,
+) -> Polar:
+    """Drives every singular value toward 1 by a schedule of odd polynomials.
+
+    The singular vectors stay, so the result approximates U V^T of X = U S V^T, the
+    nearest semi-orthogonal matrix. Each stage (c_0, c_1, ...) is
+
+        G <- X X^H                                    (..., m, m), the short side
+        X <- c_0 X + (c_1 G + c_2 G^2 + ...) X
+
+    Args:
+      schedule: one tuple of coefficients a stage; default `JORDAN`. Static.
+      scale: divides X before the first stage; default `frobenius()`. Static.
+      compute_dtype: dtype of the products, which accumulate in float32 or wider; None:
+        float32 for 16-bit input, else the input's. Static.
+      precision: of every product; None means HIGHEST. Static.
+      unroll: write the stages out instead of looping over those of one degree (to count
+        products, or to trade compile time for a little speed). Static.
+    Returns: a `Polar`; each matrix of a batch is its own. Singular values far below
+      1/prod(c_0) of the scale stay small; 0 goes to 0.
+    Raises: ValueError if the schedule is empty or a stage is not finite numbers.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> polar = newton_schulz([(1.5, -0.5)] * 20)
+      >>> polar(jnp.diag(jnp.asarray([3.0, -2.0]))).round(3).tolist()
+      [[1.0, 0.0], [0.0, -1.0]]
+    Source: Jordan et al., Muon, 2024; code KellerJordan/Muon@857d1ad, muon.py.
+    """
+    stages = _stages(JORDAN if schedule is None else schedule)
+    scale = frobenius() if scale is None else scale
+    is_callable("newton_schulz", "scale", scale, "frobenius()")
+    precision = lax.Precision.HIGHEST if precision is None else precision
+
+    def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
+        work = work_dtype(x.dtype, compute_dtype)
+        wide = jnp.promote_types(work, jnp.float32)  # norms and sums, never 16-bit
+        y = scale(x.astype(jnp.promote_types(x.dtype, wide)), inner).astype(work)
+
+        def stage(y: jax.Array, c: jax.Array) -> jax.Array:
+            gram = inner.product(y, y, precision=precision)
+            poly = c[-1] * gram  # Horner: (c_k G + c_(k-1)) G + ...
+            for j in range(c.shape[0] - 2, 0, -1):
+                poly = c[j] * gram + _matmul(poly, gram, work, precision)
+            y = c[0] * y.astype(wide) + _matmul(poly, y, work, precision)
+            return y.astype(work)
+
+        for block in stages:
+            c = jnp.asarray(block).astype(wide)
+            step = lambda y, c: (stage(y, c), None)  # noqa: E731
+            y, _ = lax.scan(step, y, c, unroll=len(block) if unroll else 1)
+        return y.astype(x.dtype)
+
+    return polar
+
+
+def _matmul(
+    x: jax.Array, y: jax.Array, dtype: DTypeLike, precision: lax.PrecisionLike
+) -> jax.Array:
+    """A product of operands rounded to dtype, summed in float32 or wider."""
+    return jnp.matmul(
+        x.astype(dtype),
+        y.astype(dtype),
+        precision=precision,
+        preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+    )
+
+
+def _stages(schedule: Schedule) -> list[np.ndarray]:
+    """The schedule as arrays (stages, coefficients), one a run of equal degree."""
+    rows = [tuple(float(c) for c in stage) for stage in schedule]
+    if not rows or any(len(r) < 2 or not np.all(np.isfinite(r)) for r in rows):
+        raise ValueError(
+            message("newton_schulz", f"schedule {schedule!r} is not usable",
+                    "at least one stage of two or more finite coefficients",
+                    "Pass for example orthoptax.matrix.JORDAN")
+        )
+    rows = [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
+    return [np.asarray(list(run)) for _, run in itertools.groupby(rows, key=len)]

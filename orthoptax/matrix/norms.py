@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scales: what a matrix is divided by before a polynomial iteration.
+
+Each constructor returns a `Scale`, a function `(x, inner) -> x` of (..., m, n) arrays.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from orthoptax._check import in_range
+from orthoptax._types import Scale
+from orthoptax.matrix.inner import Inner
+
+
+def near_one(x: jax.Array, inner: Inner) -> jax.Array:
+    """Multiplies each matrix by the power of two that brings its largest entry near 1.
+
+    The product is exact, so every later step sees the same digits whatever the scale of
+    the input; squares neither overflow nor underflow. Zero stays zero.
+    """
+    top = inner.largest(x)
+    exponent = jnp.frexp(top)[1]
+    limits = jnp.finfo(top.dtype)  # 2**exponent must be a normal number
+    exponent = jnp.clip(-exponent, int(limits.minexp), int(limits.maxexp) - 1)
+    return x * jnp.ldexp(jnp.ones_like(top), exponent).astype(x.dtype)
+
+
+def frobenius() -> Scale:
+    """Divides by the Frobenius norm; needs no epsilon.
+
+        X <- X / 2^e,  2^e near the largest |entry|       exact
+        X <- X / ||X||_F                                  0 stays 0
+
+    Works for entries from 1e-30 to 1e30 in float32, and gives the same bits for inputs
+    that differ by a power of two.
+
+    Returns: a `Scale`. Every singular value of its result is at most 1.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from orthoptax.matrix.inner import local
+      >>> frobenius()(jnp.asarray([[3e20, 4e20]]), local).round(2).tolist()
+      [[0.6000000238418579, 0.800000011920929]]
+    Source: ours; the epsilon it replaces is that of `frobenius_add`.
+    """
+
+    def scale(x: jax.Array, inner: Inner) -> jax.Array:
+        x = near_one(x, inner)
+        norm = jnp.sqrt(inner.squares(x))
+        return x / jnp.where(norm == 0, 1, norm).astype(x.dtype)
+
+    return scale
+
+
+def frobenius_add(eps: float = 1e-7, *, factor: float = 1.0) -> Scale:
+    """Divides by `factor * ||X||_F + eps`, the form of most published code.
+
+    The epsilon is absolute: a matrix of norm near it is shrunk, not normalized. For
+    parity with an author's code; `frobenius` otherwise.
+
+    Args:
+      eps: added to the norm. Traceable.
+      factor: of the norm; schedules made with a safety factor expect it. Traceable.
+    Returns: a `Scale`.
+    Raises: ValueError if a Python number is negative or NaN.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from orthoptax.matrix.inner import local
+      >>> frobenius_add(1.0)(jnp.asarray([[0.0, 1.0]]), local).tolist()
+      [[0.0, 0.5]]
+    Source: code KellerJordan/Muon@857d1ad, muon.py (eps 1e-7); factor 1.02:
+      microsoft/dion@0a059a4.
+    """
+    in_range("frobenius_add", "eps", eps)
+    in_range("frobenius_add", "factor", factor)
+
+    def scale(x: jax.Array, inner: Inner) -> jax.Array:
+        return x / (factor * jnp.sqrt(inner.squares(x)) + eps).astype(x.dtype)
+
+    return scale
+
+
+def frobenius_max(eps: float = 1e-7) -> Scale:
+    """Divides by `max(||X||_F, eps)`.
+
+    The floor is absolute, as in `frobenius_add`; for parity with an author's code.
+
+    Args:
+      eps: least divisor. Traceable.
+    Returns: a `Scale`.
+    Raises: ValueError if `eps` is a negative or NaN Python number.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from orthoptax.matrix.inner import local
+      >>> frobenius_max(4.0)(jnp.asarray([[0.0, 1.0]]), local).tolist()
+      [[0.0, 0.25]]
+    Source: torch.optim.Muon (release 2.13, eps 1e-7); Emerging-Optimizers@fd77292
+      (eps 1e-15).
+    """
+    in_range("frobenius_max", "eps", eps)
+
+    def scale(x: jax.Array, inner: Inner) -> jax.Array:
+        return x / jnp.maximum(jnp.sqrt(inner.squares(x)), eps).astype(x.dtype)
+
+    return scale

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training run, from the first step to the last."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from orthoptax.train import checkpoint, data, models, results
+from orthoptax.train.names import Constructor
+
+WARMUP = 0.1  # of the steps, rising to the peak rate; the others fall to zero
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step, and all that a checkpoint holds."""
+
+    params: models.Params
+    opt_state: optax.OptState
+    step: jax.Array
+
+
+class Trainer(NamedTuple):
+    """Compiled functions of one optimizer, for every rate and seed."""
+
+    initial: Callable[[int], State]
+    train: Callable[..., tuple[State, jax.Array]]
+    evaluate: Callable[[models.Params], jax.Array]
+    shape: models.Shape
+
+
+class Progress(NamedTuple):
+    """Where a run stands; handed to the caller after every evaluation."""
+
+    run: results.Run
+    step: int
+    loss: float
+
+
+def rate_factor(step: jax.Array, steps: int) -> jax.Array:
+    """Linear from 0 up to 1 over the warmup, then linear down to 0."""
+    warmup = max(1, round(WARMUP * steps))
+    return jnp.minimum((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+
+def start(
+    shape: models.Shape, constructor: Constructor, seed: jax.typing.ArrayLike
+) -> State:
+    """The state before the first step; an optimizer's state does not hold its rate."""
+    params = models.initial(shape, seed)
+    return State(params, constructor(0.0).init(params), jnp.zeros((), jnp.int32))
+
+
+def lower(
+    shape: models.Shape, constructor: Constructor, steps: int, interval: int
+) -> jax.stages.Lowered:
+    """Lowers `train(state, rate, batches, count)`, up to `interval` steps in one call.
+
+    The rate is an argument and the optimizer is built inside, so one compilation
+    serves every rate and seed; `count` is one too, so it serves a shorter last call.
+    """
+    loss_function = models.loss_function(shape)
+
+    def step(state: State, rate: jax.Array, tokens: jax.Array):
+        loss, grads = jax.value_and_grad(loss_function)(state.params, tokens)
+        tx = constructor(rate * rate_factor(state.step, steps))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state, state.step + 1), loss
+
+    def train(state: State, rate: jax.Array, batches: jax.Array, count: jax.Array):
+        def body(i, carry):
+            state, losses = carry
+            state, loss = step(state, rate, batches[i])
+            return state, losses.at[i].set(loss)
+
+        losses = jnp.zeros(batches.shape[0], jnp.float32)
+        return jax.lax.fori_loop(0, count, body, (state, losses))
+
+    return jax.jit(train, donate_argnums=0).lower(
+        jax.eval_shape(lambda: start(shape, constructor, 0)),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct((interval, shape.batch, shape.length + 1), jnp.uint8),
+        jax.ShapeDtypeStruct((), jnp.int32),
+    )
+
+
+def evaluator(
+    shape: models.Shape, validation: np.ndarray
+) -> Callable[[models.Params], jax.Array]:
+    """Returns the loss as a function of parameters, always on the same windows."""
+    windows = data.windows(validation, shape.validation * shape.batch, shape.length)
+    batches = windows.reshape(shape.validation, shape.batch, shape.length + 1)
+    loss_function = models.loss_function(shape)
+
+    @jax.jit
+    def evaluate(params: models.Params, batches: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda tokens: loss_function(params, tokens), batches).mean()
+
+    return lambda params: evaluate(params, batches)
+
+
+def trainer(
+    shape: models.Shape,
+    constructor: Constructor,
+    steps: int,
+    interval: int,
+    evaluate: Callable[[models.Params], jax.Array],
+) -> tuple[Trainer, float]:
+    """Compiles the training of one optimizer; returns it and the seconds it took."""
+    began = time.perf_counter()
+    train: Callable[..., Any] = lower(shape, constructor, steps, interval).compile()
+    seconds = time.perf_counter() - began
+    return Trainer(
+        jax.jit(lambda seed: start(shape, constructor, seed)), train, evaluate, shape
+    ), seconds
+
+
+def run(
+    run: results.Run,
+    trainer: Trainer,
+    corpus: data.Corpus,
+    folder: Path,
+    steps: int,
+    interval: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Trains from the last checkpoint, or the start, to the end or to divergence.
+
+    Every interval is recorded and then checkpointed, in this order: what a checkpoint
+    says was done has been recorded.
+    """
+    state = checkpoint.restore(folder, run, jax.eval_shape(trainer.initial, 0))
+    if state is None:
+        state = trainer.initial(run.seed)
+        loss = float(trainer.evaluate(state.params))
+        results.record(folder, results.row(run, 0, None, loss, None), seconds=0.0)
+    shape, rate = trainer.shape, jnp.float32(run.learning_rate)
+
+    for begin in range(int(state.step), steps, interval):
+        end = min(begin + interval, steps)
+        batches = np.zeros((interval, shape.batch, shape.length + 1), np.uint8)
+        for step in range(begin, end):
+            size = shape.batch, shape.length
+            batches[step - begin] = data.batch(corpus.train, run.seed, step, size)
+
+        began = time.perf_counter()
+        state, losses = trainer.train(state, rate, batches, jnp.int32(end - begin))
+        losses = np.asarray(losses)[: end - begin]  # waits for the device
+        seconds = time.perf_counter() - began
+
+        loss = float(trainer.evaluate(state.params))
+        bad = np.flatnonzero(~np.isfinite(losses))
+        diverged = begin + int(bad[0]) + 1 if bad.size else None
+        if diverged is None and not math.isfinite(loss):
+            diverged = end
+        train_loss = float(np.mean(losses, dtype=np.float64))
+        row = results.row(run, end, train_loss, loss, diverged)
+        results.record(folder, row, seconds)
+        report(Progress(run, end, loss))
+        if diverged is not None:
+            break
+        if end < steps:
+            checkpoint.save(folder, run, state)
+    checkpoint.forget(folder, run)

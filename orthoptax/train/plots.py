@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two pictures of a comparison, as PNG bytes that depend on the numbers alone."""
+
+import io
+import math
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from orthoptax.train.report import Curve, Summary
+
+
+def curves(summary: Summary) -> bytes:
+    """Validation loss against step: every optimizer's best rate, the others faint."""
+    figure, axes = _axes("step")
+    for index, (name, best) in enumerate(summary.best.items()):
+        for curve in summary.curves:
+            if curve.optimizer == name and curve is not best:
+                axes.plot(curve.steps, curve.losses, color=f"C{index}", alpha=0.2)
+        label = f"{name}, {best.learning_rate:g}"
+        axes.plot(best.steps, best.losses, "o-", color=f"C{index}", label=label, ms=3)
+    return _png(figure, axes, summary)
+
+
+def learning_rates(summary: Summary) -> bytes:
+    """Final validation loss against peak learning rate; diverged runs as crosses."""
+    figure, axes = _axes("peak learning rate")
+    axes.set_xscale("log")
+    for index, name in enumerate(summary.best):
+        mine = [c for c in summary.curves if c.optimizer == name]
+        rates = [c.learning_rate for c in mine]
+        finals = [c.final if math.isfinite(c.final) else math.nan for c in mine]
+        axes.plot(rates, finals, "o-", color=f"C{index}", label=name)
+        _crosses(axes, mine, index)
+    return _png(figure, axes, summary)
+
+
+def _crosses(axes: Axes, curves: list[Curve], index: int) -> None:
+    """Marks diverged runs on the upper edge, a little apart by optimizer."""
+    rates = [c.learning_rate for c in curves if c.diverged_at is not None]
+    heights = [0.98 - 0.03 * index] * len(rates)
+    place = axes.get_xaxis_transform()
+    axes.plot(rates, heights, "x", color=f"C{index}", transform=place)
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_xlabel(title)
+    axes.set_ylabel("validation loss, nats/byte")
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _png(figure: Figure, axes: Axes, summary: Summary) -> bytes:
+    bits = summary.manifest["data"]["zlib_bits_per_byte"]
+    axes.axhline(bits * math.log(2), color="black", ls=":", lw=1, label="zlib -9")
+    axes.legend(loc="upper right", fontsize="small")
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "orthoptax"}):
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links of optax.chain, one idea each."""
+
+from orthoptax.transforms.learning_rate import scale_by_learning_rate
+from orthoptax.transforms.momentum import momentum
+from orthoptax.transforms.orthogonalize import orthogonalize
+from orthoptax.transforms.scale_by_shape import (
+    match_rms,
+    original,
+    original_last_two,
+    scale_by_shape,
+    spectral,
+    spectral_norm,
+    unscaled,
+)
+from orthoptax.transforms.weight_decay import (
+    cautious,
+    decoupled,
+    independent,
+    l2,
+    palm,
+)
+
+__all__ = [
+    "cautious",
+    "decoupled",
+    "independent",
+    "l2",
+    "match_rms",
+    "momentum",
+    "original",
+    "original_last_two",
+    "orthogonalize",
+    "palm",
+    "scale_by_learning_rate",
+    "scale_by_shape",
+    "spectral",
+    "spectral_norm",
+    "unscaled",
+]
