@@ -1,25 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name pattern -> matrix view: every rule is tried, and exactly one answer must come."""
+"""Name pattern -> matrix view: every rule is tried, exactly one answer must come."""
 
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 from orthoptax._check import message
 from orthoptax._types import Layout
 from orthoptax.layout.view import MatrixView
 
+Shape = tuple[int, ...]
+
+Answer = MatrixView | str | Callable[[str, Shape], MatrixView | str | None] | None
+"""What settles a question: a view (None: no matrix), arguments of the table's
+constructor, or a function of the leaf's name and shape that returns either."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Ambiguous:
-    """The answer "this could be several things", each with the rule that settles it.
+    """The answer "this could be several things", each with what settles it.
 
     Args:
-      readings: (what it could be, what to type) pairs.
+      readings: (what it could be, the `Answer` for that) pairs.
     """
 
-    readings: tuple[tuple[str, str], ...]
+    readings: tuple[tuple[str, Answer], ...]
+
+    def options(self, where: str, name: str, shape: Shape) -> str:
+        """One line a reading: what to type, and what the leaf is then."""
+        lines = []
+        for what, answer in self.readings:
+            found = answer(name, shape) if callable(answer) else answer
+            found = found if isinstance(found, str) else rule_line(name, found)
+            lines.append(f"\n  {where}({found})  # {what}")
+        return "".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +57,24 @@ class Rule:
     ndim: int | None = None
     inside: str | None = None
     unless: str | None = None
-    when: Callable[[tuple[int, ...]], bool] | None = None
+    when: Callable[[Shape], bool] | None = None
 
-    def applies(self, name: str, shape: tuple[int, ...]) -> bool:
+    def applies(self, name: str, shape: Shape) -> bool:
         """Whether this rule has an answer for a leaf of this name and shape."""
         return (
-            re.search(self.pattern, name) is not None
+            (self.ndim is None or self.ndim == len(shape))
+            and re.search(self.pattern, name) is not None
             and (self.inside is None or re.search(self.inside, name) is not None)
             and (self.unless is None or re.search(self.unless, name) is None)
-            and (self.ndim is None or self.ndim == len(shape))
             and (self.when is None or self.when(shape))
         )
+
+    def meaning(self, name: str, shape: Shape) -> Any:
+        """The answer for one leaf, equal for views that mean the same axes."""
+        view = self.view
+        if not isinstance(view, MatrixView):
+            return view
+        return view.axes(shape, name), view.blocks, view.groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,45 +93,64 @@ class Rules:
 
     def __call__(self, name: str, leaf: Any) -> MatrixView | None:
         """The view of a leaf; an error if none, several or an ambiguous one apply."""
-        rule = self.find(name, leaf)
-        return self.base(name, leaf) if rule is None else rule.view  # type: ignore
+        return self._ask(name, leaf, "view")
 
     def role(self, name: str, leaf: Any) -> str:
         """The word for this leaf in the routing table."""
-        rule = self.find(name, leaf)
-        if rule is not None:
-            return rule.role
-        return getattr(self.base, "role", lambda *_: "")(name, leaf)
+        return self._ask(name, leaf, "role")
 
-    def find(self, name: str, leaf: Any) -> Rule | None:
+    @overload
+    def _ask(self, name: str, leaf: Any, field: Literal["role"]) -> str: ...
+    @overload
+    def _ask(
+        self, name: str, leaf: Any, field: Literal["view"]
+    ) -> MatrixView | None: ...
+    def _ask(self, name: str, leaf: Any, field: str) -> Any:
+        """One field of the rule that decides, else of the base's answer."""
+        rule = self._find(name, tuple(leaf.shape))
+        if rule is not None:
+            return getattr(rule, field)
+        if field == "view":
+            return self.base(name, leaf) if self.base else None
+        return getattr(self.base, "role", lambda *_: "by the base layout")(name, leaf)
+
+    def _find(self, name: str, shape: Shape) -> Rule | None:
         """The rule that decides; None to ask the base."""
-        shape = tuple(leaf.shape)
         found = [r for r in self.table if r.applies(name, shape)]
-        answers = {r.view for r in found}
         what = f"parameter {name!r} of shape {shape}"
-        if len(answers) > 1:
-            both = " and ".join(f"({r.pattern!r}, {r.view})" for r in found)
+        if len({r.meaning(name, shape) for r in found}) > 1:
+            both = " and ".join(f'("{r.pattern}", {r.view})' for r in found)
+            first = next(
+                (r.view for r in found if isinstance(r.view, MatrixView)), None
+            )
             raise ValueError(
-                message(self.where, f"{what} matches rules that disagree: {both}",
-                        "one answer", "Narrow a pattern, or settle it with "
-                        + _line(name, found[0].view))
+                message(
+                    self.where,
+                    f"{what} matches rules that disagree: {both}",
+                    "one answer",
+                    "Narrow a pattern, or settle it in a layout above this one, "
+                    f"rules({rule_line(name, first)}, base=layout)",
+                )
             )
         if not found and self.base is None:
             raise ValueError(
-                message(self.where, f"{what} matches no rule",
-                        "a rule for every parameter", f"Add {_line(name, None)} if it "
-                        "is not a matrix" + _suggestion(name, shape))
+                message(
+                    self.where,
+                    f"{what} matches no rule",
+                    "a rule for every parameter",
+                    f"Add {rule_line(name, None)} if it is not a matrix"
+                    + _if_matrix(name, shape),
+                )
             )
-        view = found[0].view if found else None
-        if isinstance(view, Ambiguous):
-            readings = "; or ".join(f"{k} ({v})" for k, v in view.readings)
+        if found and isinstance(found[0].view, Ambiguous):
             raise ValueError(
-                message(self.where, f"{what} could be several things: {readings}",
-                        "one reading", "Pass the argument named, or add the rule "
-                        + _line(name, _dense(len(shape))) + " with the axes it has")
+                message(
+                    self.where,
+                    f"{what} could be several things",
+                    "one reading",
+                    "Add the argument of one of" + found[0].view.options(self.where, name, shape),
+                )
             )
-        if isinstance(view, MatrixView):
-            view.axes(shape, name)
         return found[0] if found else None
 
 
@@ -140,51 +181,68 @@ def rules(
     return Rules(tuple(_rule(entry) for entry in table), base, where)
 
 
+def rule_line(name: str, view: MatrixView | None) -> str:
+    """A rule to paste, for the leaf of this very name.
+
+    Example:
+      >>> rule_line("dense/kernel", MatrixView(rows=(1,), cols=(0,)))
+      '("^dense/kernel$", MatrixView(rows=(1,), cols=(0,)))'
+    """
+    pattern = re.escape(name)
+    raw = "r" if "\\" in pattern else ""
+    shown = "None"
+    if view is not None:
+        blocks = f", blocks={view.blocks}" if view.blocks else ""
+        groups = f", groups={view.groups}" if view.groups != 1 else ""
+        shown = f"MatrixView(rows={view.rows}, cols={view.cols}{blocks}{groups})"
+    return f'({raw}"^{pattern}$", {shown})'
+
+
 def _rule(entry: Any) -> Rule:
     """A table entry as a Rule, checked."""
     if not isinstance(entry, Rule):
-        if not (isinstance(entry, tuple) and len(entry) == 2):
+        if not (
+            isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        ):
             raise TypeError(
-                message("rules", f"entry {entry!r} is not a rule",
-                        "(pattern, MatrixView or None), or a Rule",
-                        'Write for example ("bias$", None)')
+                message(
+                    "rules",
+                    f"entry {entry!r} is not a rule",
+                    "(pattern, MatrixView or None), or a Rule",
+                    'Write for example ("bias$", None)',
+                )
             )
         entry = Rule(*entry)
     if not isinstance(entry.view, MatrixView | Ambiguous | None):
         raise TypeError(
-            message("rules", f"view {entry.view!r} of {entry.pattern!r} is no view",
-                    "a MatrixView or None", "Write MatrixView(rows=..., cols=...)")
+            message(
+                "rules",
+                f"view {entry.view!r} of {entry.pattern!r} is no view",
+                "a MatrixView or None",
+                "Write MatrixView(rows=..., cols=...)",
+            )
         )
-    try:
-        re.compile(entry.pattern)
-    except re.error as error:
-        raise ValueError(
-            message("rules", f"pattern {entry.pattern!r} does not compile: {error}",
-                    "a regular expression", "Escape it with re.escape")
-        ) from None
+    for pattern in filter(None, (entry.pattern, entry.inside, entry.unless)):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                message(
+                    "rules",
+                    f"pattern {pattern!r} does not compile: {error}",
+                    "a regular expression",
+                    "Escape it with re.escape",
+                )
+            ) from None
     if entry.role:
         return entry
     role = "rest" if entry.view is None else "matrix"
     return dataclasses.replace(entry, role=role)
 
 
-def _dense(ndim: int) -> MatrixView | None:
-    """The view of a stack of (in, out) kernels."""
-    return MatrixView((-1,), (-2,)) if ndim >= 2 else None
-
-
-def _line(name: str, view: Any) -> str:
-    """A rule to paste, for this very leaf."""
-    if isinstance(view, MatrixView):
-        extra = f", blocks={view.blocks}" if view.blocks else ""
-        shown = f"MatrixView(rows={view.rows}, cols={view.cols}{extra})"
-    else:
-        shown = "None"
-    return f'("^{re.escape(name)}$", {shown})'
-
-
-def _suggestion(name: str, shape: tuple[int, ...]) -> str:
+def _if_matrix(name: str, shape: Shape) -> str:
     """What else to add, for a leaf that may be a matrix."""
     if len(shape) < 2:
         return ""
-    return f", or {_line(name, _dense(len(shape)))} if its last axes are (in, out)"
+    line = rule_line(name, MatrixView(rows=(-1,), cols=(-2,)))
+    return f", or {line} if its last axes are (in, out)"

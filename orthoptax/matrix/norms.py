@@ -6,23 +6,30 @@ Each constructor returns a `Scale`, a function `(x, inner) -> x` of (..., m, n) 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from orthoptax._check import in_range
 from orthoptax._types import Scale
 from orthoptax.matrix.inner import Inner
 
+_EXPONENT = {  # the exponent bits of IEEE 754 binary32 and binary64
+    np.dtype("float32"): (jnp.uint32, 0x7F800000),
+    np.dtype("float64"): (jnp.uint64, 0x7FF0000000000000),
+}
+
 
 def near_one(x: jax.Array, inner: Inner) -> jax.Array:
-    """Multiplies each matrix by the power of two that brings its largest entry near 1.
+    """Divides each matrix by the power of two at or below its largest entry.
 
-    The product is exact, so every later step sees the same digits whatever the scale of
+    The quotient is exact, so every later step sees the same digits whatever the scale of
     the input; squares neither overflow nor underflow. Zero stays zero.
     """
     top = inner.largest(x)
-    exponent = jnp.frexp(top)[1]
-    limits = jnp.finfo(top.dtype)  # 2**exponent must be a normal number
-    exponent = jnp.clip(-exponent, int(limits.minexp), int(limits.maxexp) - 1)
-    return x * jnp.ldexp(jnp.ones_like(top), exponent).astype(x.dtype)
+    bits, mask = _EXPONENT[jnp.dtype(top.dtype)]
+    power = lax.bitcast_convert_type(top, bits) & jnp.asarray(mask, bits)
+    power = lax.bitcast_convert_type(power, top.dtype)  # 2^floor(log2(top))
+    return x / jnp.where(power == 0, 1, power).astype(x.dtype)
 
 
 def frobenius() -> Scale:

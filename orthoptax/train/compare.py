@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+import orthoptax
 from orthoptax.train import (
     config,
     data,
@@ -28,7 +29,7 @@ from orthoptax.train import (
     results,
 )
 
-PACKAGES = ("orthoptax", "jax", "jaxlib", "optax", "flax", "numpy", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "orbax-checkpoint")
 
 
 def compare(settings: config.Compare) -> None:
@@ -43,7 +44,7 @@ def compare(settings: config.Compare) -> None:
     corpus = data.read(settings.data)
     data.check_length(corpus, shape.length)
 
-    manifest = describe(settings, shape, rates, constructors, corpus)
+    manifest = _manifest(settings, shape, rates, constructors, corpus)
     results.begin(settings.out, manifest, settings.resume)
     console = Console(stderr=True)
     console.print(report.corpus_line(manifest), highlight=False, soft_wrap=True)
@@ -99,7 +100,7 @@ def _train(
                         description=f"{text}  loss {at.loss:.3f}",
                     )
 
-                loop.run(run, trainer, corpus, folder, steps, interval, show)
+                loop.train(run, trainer, corpus, folder, steps, interval, show)
                 progress.update(bar, completed=before + steps)
                 if not console.is_terminal:
                     last = results.of(run, results.read(folder / "curves.jsonl"))[-1]
@@ -118,14 +119,14 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def describe(
+def _manifest(
     settings: config.Compare,
     shape: models.Shape,
     rates: tuple[float, ...],
     constructors: dict[str, names.Constructor],
     corpus: data.Corpus,
 ) -> dict[str, Any]:
-    """The manifest: all that decides the numbers, and no path or time."""
+    """All that decides the numbers, and no path or time."""
     return {
         "optimizers": list(constructors),
         "learning_rates": list(rates),
@@ -149,8 +150,11 @@ def describe(
             for name, constructor in constructors.items()
         },
         "platform": jax.default_backend(),
-        "versions": {"python": platform.python_version()}
-        | {package: _version(package) for package in PACKAGES},
+        "versions": {
+            "orthoptax": orthoptax.__version__,
+            "python": platform.python_version(),
+        }
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
 
 
@@ -158,10 +162,3 @@ def state_bytes(shape: models.Shape, constructor: names.Constructor) -> int:
     """The size of an optimizer's state, without making it."""
     state = jax.eval_shape(lambda: loop.start(shape, constructor, 0).opt_state)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # run from a checkout

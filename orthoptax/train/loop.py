@@ -21,7 +21,7 @@ WARMUP = 0.1  # of the steps, rising to the peak rate; the others fall to zero
 class State(NamedTuple):
     """All that a run carries from step to step, and all that a checkpoint holds."""
 
-    params: models.Params
+    params: optax.Params
     opt_state: optax.OptState
     step: jax.Array
 
@@ -31,7 +31,7 @@ class Trainer(NamedTuple):
 
     initial: Callable[[int], State]
     train: Callable[..., tuple[State, jax.Array]]
-    evaluate: Callable[[models.Params], jax.Array]
+    evaluate: Callable[[optax.Params], jax.Array]
     shape: models.Shape
 
 
@@ -93,14 +93,14 @@ def lower(
 
 def evaluator(
     shape: models.Shape, validation: np.ndarray
-) -> Callable[[models.Params], jax.Array]:
+) -> Callable[[optax.Params], jax.Array]:
     """Returns the loss as a function of parameters, always on the same windows."""
     windows = data.windows(validation, shape.validation * shape.batch, shape.length)
     batches = windows.reshape(shape.validation, shape.batch, shape.length + 1)
     loss_function = models.loss_function(shape)
 
     @jax.jit
-    def evaluate(params: models.Params, batches: jax.Array) -> jax.Array:
+    def evaluate(params: optax.Params, batches: jax.Array) -> jax.Array:
         return jax.lax.map(lambda tokens: loss_function(params, tokens), batches).mean()
 
     return lambda params: evaluate(params, batches)
@@ -111,7 +111,7 @@ def trainer(
     constructor: Constructor,
     steps: int,
     interval: int,
-    evaluate: Callable[[models.Params], jax.Array],
+    evaluate: Callable[[optax.Params], jax.Array],
 ) -> tuple[Trainer, float]:
     """Compiles the training of one optimizer; returns it and the seconds it took."""
     began = time.perf_counter()
@@ -122,7 +122,7 @@ def trainer(
     ), seconds
 
 
-def run(
+def train(
     run: results.Run,
     trainer: Trainer,
     corpus: data.Corpus,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from orthoptax._check import message
 from orthoptax.train.compare import compare
 from orthoptax.train.config import Compare, UsageError
 
@@ -28,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(settings)
     except UsageError as error:
         print(error, file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        expected = "files that can be read and written"
+        print(
+            message(words[0], str(error), expected, "Check the folders named"),
+            file=sys.stderr,
+        )
         return USAGE
     except KeyboardInterrupt:
         again = [word for word in words if word != "--resume"]

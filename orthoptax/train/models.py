@@ -21,8 +21,6 @@ from flax import nnx
 
 from orthoptax.train.config import unknown
 
-Params = dict[str, Any]
-
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -37,7 +35,7 @@ class Shape:
     tied: bool = False
     dtype: str = "float32"  # of the activations; parameters are float32
     validation: int = 16  # batches
-    learning_rates: tuple[float, ...] = (2e-3, 5e-3, 1.2e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2, 4e-2)
 
 
 SHAPES = {
@@ -124,7 +122,7 @@ class Transformer(nnx.Module):
         return head(x).astype(jnp.float32)
 
 
-def initial(shape: Shape, seed: jax.typing.ArrayLike) -> Params:
+def initial(shape: Shape, seed: jax.typing.ArrayLike) -> optax.Params:
     """The initial weights of a seed: a tree of plain dictionaries and arrays."""
     model = Transformer(shape, rngs=nnx.Rngs(jax.random.key(seed)))
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -135,7 +133,7 @@ def loss_function(shape: Shape):
     model = nnx.eval_shape(lambda: Transformer(shape, rngs=nnx.Rngs(0)))
     graph = nnx.graphdef(model)
 
-    def loss(params: Params, tokens: jax.Array) -> jax.Array:
+    def loss(params: Any, tokens: jax.Array) -> jax.Array:
         logits = nnx.merge(graph, params)(tokens[:, :-1])
         labels = tokens[:, 1:].astype(jnp.int32)
         losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)

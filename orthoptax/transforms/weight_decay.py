@@ -149,10 +149,12 @@ def _decay(
     where: str,
     weight_decay: ArrayLike,
     form: Callable[..., jax.Array],
-    learning_rate: optax.ScalarOrSchedule = 1.0,
+    learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The link that maps (update, parameter, wd, lr) leaf by leaf through `form`."""
     _check.in_range(where, "weight_decay", weight_decay)
+    owns_rate = learning_rate is not None
+    learning_rate = learning_rate if owns_rate else 1.0
     _check.learning_rate(where, learning_rate)
 
     def init(params: optax.Params) -> WeightDecayState:
@@ -167,6 +169,9 @@ def _decay(
     ) -> tuple[optax.Updates, WeightDecayState]:
         del extra
         _check.has_params(where, params)
+        count = optax.safe_increment(state.count)
+        if not owns_rate and isinstance(weight_decay, float) and weight_decay == 0:
+            return updates, WeightDecayState(count)  # half the compile time of a link
         rate = rate_at(learning_rate, state.count)
 
         def leaf(u: jax.Array, p: jax.Array) -> jax.Array:
@@ -174,9 +179,6 @@ def _decay(
             wd, lr = (jnp.asarray(x).astype(work) for x in (weight_decay, rate))
             return form(u.astype(work), p.astype(work), wd, lr).astype(u.dtype)
 
-        return (
-            jax.tree.map(leaf, updates, params),
-            WeightDecayState(optax.safe_increment(state.count)),
-        )
+        return jax.tree.map(leaf, updates, params), WeightDecayState(count)
 
     return optax.GradientTransformationExtraArgs(init, update)
