@@ -18,17 +18,25 @@ def in_range(
     where: str, name: str, value: Any, low: float = 0.0, high: float = math.inf
 ) -> None:
     """Raises unless a Python number lies in [low, high); leaves traced values alone."""
-    if isinstance(value, bool) or isinstance(value, str) or value is None:
+    if isinstance(value, bool | str) or value is None:
         raise TypeError(
-            message(where, f"{name}={value!r} is not a number", "a real number",
-                    f"Pass {name} as a number")
+            message(
+                where,
+                f"{name}={value!r} is not a number",
+                "a real number",
+                f"Pass {name} as a number",
+            )
         )
     if not isinstance(value, (numbers.Real, np.number)):
         return
     if not low <= float(value) < high:  # also refuses NaN
         raise ValueError(
-            message(where, f"{name}={value} is out of range",
-                    f"a number in [{low:g}, {high:g})", f"Change {name}")
+            message(
+                where,
+                f"{name}={value} is out of range",
+                f"a number in [{low:g}, {high:g})",
+                f"Change {name}",
+            )
         )
 
 
@@ -42,8 +50,12 @@ def is_callable(where: str, name: str, value: Any, example: str) -> None:
     """Raises unless value is a function, naming one that would do."""
     if not callable(value):
         raise TypeError(
-            message(where, f"{name}={value!r} is not a function", "a function",
-                    f"Pass for example {example}")
+            message(
+                where,
+                f"{name}={value!r} is not a function",
+                "a function",
+                f"Pass for example {example}",
+            )
         )
 
 
@@ -51,8 +63,12 @@ def has_params(where: str, params: Any) -> None:
     """Raises when a transform that reads the parameters was given none."""
     if params is None:
         raise ValueError(
-            message(f"{where}.update", "missing 'params'", "the parameters",
-                    "Call tx.update(updates, state, params)")
+            message(
+                f"{where}.update",
+                "missing 'params'",
+                "the parameters",
+                "Call tx.update(updates, state, params)",
+            )
         )
 
 
@@ -61,6 +77,10 @@ def is_matrix(where: str, name: str, shape: Iterable[int]) -> None:
     shape = tuple(shape)
     if len(shape) < 2:
         raise ValueError(
-            message(where, f"leaf {name!r} of shape {shape} is not a matrix",
-                    "two axes or more", "Wrap the link in on_matrices(...)")
+            message(
+                where,
+                f"leaf {name!r} of shape {shape} is not a matrix",
+                "two axes or more",
+                "Wrap the link in on_matrices(...)",
+            )
         )

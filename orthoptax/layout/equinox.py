@@ -45,8 +45,8 @@ def equinox(
     Linear weights (out, in) and convolutions (out, in, *window) are matrices;
     depthwise convolutions, embeddings, heads, gains and biases are not. All weights are
     called 'weight', so embeddings and norms are told by the names of their modules, and
-    convolutions by those or by standing in a list ('layers/0'), where nothing is
-    stacked.
+    convolutions of two dimensions or more also by standing in a list, 'layers/0', where
+    nothing is taken to be stacked.
 
     Args:
       *overrides: rules, or (pattern, view) pairs, that win over the table.
@@ -91,7 +91,7 @@ def equinox(
         *(r for n in (1, 2, 3) for r in _convolution(n, conv, None)),
     ]
     listed = [  # an item of a list is not stacked, so its axes are those of a window
-        r for n in (1, 2, 3) for r in _convolution(n, NUMBERED, stack.containers)
+        r for n in (2, 3) for r in _convolution(n, NUMBERED, stack.containers)
     ]
     table = [*certain, *(r for kind in kinds for r in stack.expand(kind)), *listed]
     table += [r for kind in (linear, *blocks) for r in stack.outside(kind)]
@@ -113,6 +113,10 @@ def _questions(stack: Stacking, parts: str, named: str) -> list[Rule]:
     """What a weight that no rule decides could be."""
     weight = r"(^|/)weight$"
     sizes = ("a fused projection; put in the sizes of its parts", sizes_line(-2))
+    gates = (
+        "the gates of a recurrent cell; put in their sizes",
+        sizes_line(-2, key=slice(-1, None)),
+    )
     one = ("one matrix (out, in), or a stack of such", STACK)
     conv = ("a one-dimensional convolution (out, in, width)", MatrixView((0,), (1, 2)))
     kept = either(stack.containers, stack.unstacked)
@@ -123,9 +127,11 @@ def _questions(stack: Stacking, parts: str, named: str) -> list[Rule]:
         for axis, rows in ((0, 1), (1, 0))
     ]  # fmt: skip
     return [
-        ask(either(parts, GATES), 2, sizes, one),
-        ask(either(parts, GATES), 3, sizes, one, inside=kept),
-        ask(either(parts, GATES), 3, *stacked, one, unless=kept),
+        ask(parts, 2, sizes, one, unless=GATES),
+        ask(parts, 3, sizes, one, inside=kept, unless=GATES),
+        ask(parts, 3, *stacked, one, unless=either(kept, GATES)),
+        ask(GATES, 2, gates, one),
+        ask(GATES, 3, gates, one),
         ask(weight, 2, ("a stack of gains", None), ("a Linear weight (out, in)", STACK),
             inside=stack.containers, unless=named),
         ask(weight, 3, (layers(0), "scan_axis=0"), (layers(1), "scan_axis=1"), conv,

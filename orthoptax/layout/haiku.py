@@ -27,7 +27,8 @@ LAYER_STACKS = ("__layer_stack",)
 
 CONV = r"(^|/)(?![^/]*transpose)[^/]*conv[^/]*/w$"
 TRANSPOSED = r"(^|/)[^/]*conv[^/]*transpose[^/]*/w$"
-GATES = r"(^|/)([^/]*lstm[^/]*/linear/w|w_i|w_h)$"
+LSTM = r"(^|/)[^/]*lstm[^/]*/linear/w$"
+GRU = r"(^|/)w_[ih]$"
 GAIN = r"(^|/)(b|scale|offset|bias)$"
 STACK = MatrixView(rows=(-1,), cols=(-2,))
 
@@ -70,7 +71,7 @@ def haiku(
         unstacked="",  # outside the containers nothing is stacked
     )
     head = component(names(where, "heads", heads)) + "/w$"
-    parts = either(component([*FUSED, *fused]) + "(/w)?$", GATES)
+    parts = either(component([*FUSED, *fused]) + "(/w)?$", LSTM, GRU)
     named = either(head, parts, CONV, TRANSPOSED)
     matrix = MatrixView(rows=(1,), cols=(0,))
     certain = [
@@ -104,10 +105,15 @@ def _questions(parts: str, named: str) -> list[Rule]:
     """What a weight that no rule decides could be."""
     weight, one = r"(^|/)w$", ("one matrix (in, out), or a stack of such", STACK)
     sizes = ("a fused projection; put in the sizes of its parts", sizes_line(-1))
+    what = "the gates of a recurrent cell; put in their sizes"
+    gates = {  # known to `fused` as 'lstm/linear', 'gru/w_h'
+        LSTM: (what, sizes_line(-1, key=slice(-3, -1))),
+        GRU: (what, sizes_line(-1, key=slice(-2, None))),
+    }
     window = [MatrixView((n - 1,), tuple(range(n - 1))) for n in range(6)]
     return [
-        ask(parts, 2, sizes, one),
-        ask(parts, 3, sizes, one),
+        *(ask(parts, n, sizes, one, unless=either(*gates)) for n in (2, 3)),
+        *(ask(key, n, gates[key], one) for n in (2, 3) for key in gates),
         ask(weight, 3, ("a stack of Linear weights, layers on axis 0", STACK),
             ("a one-dimensional convolution (width, in, out)", window[3]),
             unless=named),

@@ -2,7 +2,7 @@
 """From kinds of leaves, written unstacked, to rules that know layer and expert axes."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthoptax._check import message
 from orthoptax.layout.lists import component, container, either, numbered
@@ -138,21 +138,21 @@ def fused_kinds(
     return kinds
 
 
-def sizes_line(rows: int, gates: int = 3, before: str = "") -> Answer:
+def sizes_line(
+    rows: int, *, before: str = "", key: slice = slice(-2, -1)
+) -> Callable[[str, Shape], str]:
     """The answer 'say the sizes', with equal parts of that axis as an example.
 
     Args:
       rows: which axis of the leaf holds the rows.
-      gates: number of parts, if they divide the axis.
       before: other arguments that the same reading needs.
+      key: the steps of the leaf's name that `fused` knows it by; its module.
     """
 
     def line(name: str, shape: Shape) -> str:
-        steps, total = name.split("/"), shape[rows]
-        module = steps[-2] if len(steps) > 1 else steps[-1]
-        parts = gates if total % gates == 0 else 1
-        sizes = (total // parts,) * parts
-        return f'{before}fused={{"{module}": {sizes}}}'
+        module, total = "/".join(name.split("/")[key]), shape[rows]
+        parts = next(n for n in (3, 4, 2, 1) if total % n == 0)
+        return f'{before}fused={{"{module}": {(total // parts,) * parts}}}'
 
     return line
 
@@ -189,7 +189,7 @@ def _inserted(kind: Rule, axis: int) -> Rule:
         view = dataclasses.replace(view, rows=rows, cols=cols)
     if when is not None:
         inner = when
-        when = lambda shape: inner(shape[:axis] + shape[axis + 1 :])  # noqa: E731
+        when = lambda shape: inner(shape[:axis] + shape[axis + 1 :])
     return dataclasses.replace(kind, view=view, when=when, ndim=ndim and ndim + 1)
 
 

@@ -60,4 +60,4 @@ def numbered(names: Iterable[str]) -> str:
 
 def either(*patterns: str | None) -> str:
     """Pattern: any of these; None among them are left out."""
-    return "|".join(f"(?:{p})" for p in patterns if p)
+    return "|".join(f"(?:{p})" for p in patterns if p is not None)

@@ -46,8 +46,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
         name = leaf_name(path)
         if name in leaves:
             raise ValueError(
-                message("layout", f"two parameters are both called {name!r}",
-                        "one name a leaf", "Rename a key that contains '/' or 'value'")
+                message(
+                    "layout",
+                    f"two parameters are both called {name!r}",
+                    "one name a leaf",
+                    "Rename a key that contains '/' or 'value'",
+                )
             )
         leaves[name] = leaf
     return leaves

@@ -148,7 +148,8 @@ class Rules:
                     self.where,
                     f"{what} could be several things",
                     "one reading",
-                    "Add the argument of one of" + found[0].view.options(self.where, name, shape),
+                    "Add the argument of one of"
+                    + found[0].view.options(self.where, name, shape),
                 )
             )
         return found[0] if found else None

@@ -33,6 +33,7 @@ class MatrixView:
       [(8, 6), (4, 6), (4, 6)]
       >>> MatrixView(rows=(3,), cols=(0, 1, 2)).shapes((3, 3, 16, 32))
       [(32, 144)]
+
     Raises: ValueError from `axes`, which every other member calls.
     """
 
@@ -53,28 +54,40 @@ class MatrixView:
         rows = tuple(a + n if a < 0 else a for a in self.rows)
         cols = tuple(a + n if a < 0 else a for a in self.cols)
         used = rows + cols
-        if not rows or not cols or len(set(used)) < len(used) or not all(
-            0 <= a < n for a in used
+        if (
+            not rows
+            or not cols
+            or len(set(used)) < len(used)
+            or not all(0 <= a < n for a in used)
         ):
             raise ValueError(
-                message("MatrixView",
-                        f"{self} does not fit {name!r} of shape {tuple(shape)}",
-                        "different axes of the leaf in rows and in cols, one each or "
-                        "more", "Correct rows= and cols=")
+                message(
+                    "MatrixView",
+                    f"{self} does not fit {name!r} of shape {tuple(shape)}",
+                    "different axes of the leaf in rows and in cols, one each or more",
+                    "Correct rows= and cols=",
+                )
             )
         height = math.prod(shape[a] for a in rows)
         if self.blocks and sum(self.blocks) * self.groups != height:
             raise ValueError(
-                message("MatrixView",
-                        f"blocks {self.blocks} times {self.groups} groups sum to "
-                        f"{sum(self.blocks) * self.groups}, but {name!r} of shape "
-                        f"{tuple(shape)} has {height} rows", "equal sums",
-                        "Check the sizes (the key/value head count, perhaps)")
+                message(
+                    "MatrixView",
+                    f"blocks {self.blocks} times {self.groups} groups sum to "
+                    f"{sum(self.blocks) * self.groups}, but {name!r} of shape "
+                    f"{tuple(shape)} has {height} rows",
+                    "equal sums",
+                    "Check the sizes (the key/value head count, perhaps)",
+                )
             )
         if not self.blocks and self.groups != 1:
             raise ValueError(
-                message("MatrixView", f"groups={self.groups} without blocks in {name!r}",
-                        "blocks that repeat once a group", "Pass blocks=")
+                message(
+                    "MatrixView",
+                    f"groups={self.groups} without blocks in {name!r}",
+                    "blocks that repeat once a group",
+                    "Pass blocks=",
+                )
             )
         batch = tuple(a for a in range(n) if a not in used)
         return batch, rows, cols
@@ -95,7 +108,9 @@ class MatrixView:
         x = jnp.transpose(x, batch + rows + cols)
         lead, width = x.shape[: len(batch)], math.prod(x.shape[len(batch + rows) :])
         if not self.blocks:
-            return [x.reshape(*lead, math.prod(x.shape[len(batch) : -len(cols)]), width)]
+            return [
+                x.reshape(*lead, math.prod(x.shape[len(batch) : -len(cols)]), width)
+            ]
         x = x.reshape(*lead, self.groups, sum(self.blocks), width)
         ends = [sum(self.blocks[: i + 1]) for i in range(len(self.blocks))]
         parts = [

@@ -32,8 +32,8 @@ def on_matrices(
     """Runs a chain of links on the matrices of a tree.
 
     The links see a flat dictionary {leaf name: (*batch, rows, cols)}, one entry a leaf
-    that the layout calls a matrix ('qkv/kernel[0]', '[1]', ... for the blocks of a fused
-    one), and their results go back to the leaf's own shape. Leaves that are not
+    that the layout calls a matrix ('qkv/kernel[0]', '[1]', ... for the blocks of a
+    fused one), and their results go back to the leaf's own shape. Leaves that are not
     matrices pass through.
 
     Args:
@@ -50,14 +50,15 @@ def on_matrices(
       >>> import optax
       >>> tx = on_matrices(optax.scale(-0.1))
       >>> tx.init({"dense": {"kernel": jnp.ones((4, 8))}}).links
-      (ScaleState(),)
+      (EmptyState(),)
+
     Source: ours; optax `flatten` is the same idea for vectors.
     """
     layout = flax() if layout is None else layout
     is_callable("on_matrices", "layout", layout, "flax()")
     chain = optax.chain(*links) if links else optax.identity()
     chain = optax.with_extra_args_support(chain)
-    run = chain.update if place is None else place(chain.update)
+    run: Any = chain.update if place is None else place(chain.update)
 
     def init(params: optax.Params) -> OnMatricesState:
         if not jax.tree.leaves(params):  # a placeholder, or a tree masked whole
@@ -66,7 +67,7 @@ def on_matrices(
 
     def update(
         updates: optax.Updates,
-        state: OnMatricesState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, OnMatricesState]:
@@ -81,7 +82,7 @@ def on_matrices(
             for key in _keys(name, views[name])
         }
         structure = jax.tree.structure(updates)
-        lift = lambda tree: _split(tree, views)  # noqa: E731
+        lift = lambda tree: _split(tree, views)
         extra = {k: map_if_like(lift, v, structure) for k, v in extra.items()}
         matrices, links = run(
             lift(updates),
@@ -134,6 +135,7 @@ def by_layout(
       >>> updates, _ = tx.update(params, tx.init(params), params)
       >>> round(float(updates["dense"]["kernel"][0, 0]), 3)
       -0.1
+
     Source: ours; optax `partition` with the labels read from names on every call.
     """
     layout = flax() if layout is None else layout
@@ -144,7 +146,7 @@ def by_layout(
     ]
 
     def cut(tree: Any, matrices: bool, views: dict[str, MatrixView]) -> Any:
-        keep = lambda n, x: x if (n in views) == matrices else optax.MaskedNode()  # noqa: E731
+        keep = lambda n, x: x if (n in views) == matrices else optax.MaskedNode()
         return map_named(keep, tree)
 
     def init(params: optax.Params) -> ByLayoutState:
@@ -156,7 +158,7 @@ def by_layout(
 
     def update(
         updates: optax.Updates,
-        state: ByLayoutState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, ByLayoutState]:
@@ -165,7 +167,7 @@ def by_layout(
         structure = jax.tree.structure(updates)
         results = []
         for tx, part, matrices in zip(groups, state, (True, False), strict=True):
-            take = lambda tree, m=matrices: cut(tree, m, views)  # noqa: E731
+            take = lambda tree, m=matrices: cut(tree, m, views)
             results.append(
                 tx.update(
                     take(updates),
@@ -183,12 +185,15 @@ def by_layout(
 
 def not_empty(where: str, tree: Any) -> None:
     """Raises if a tree holds nothing at all, not even masked leaves."""
-    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    masked = lambda x: isinstance(x, optax.MaskedNode)
     if not jax.tree.leaves(tree, is_leaf=masked):
         raise ValueError(
-            message(where, "the tree is empty", "at least one array",
-                    "Pass the parameters of the model, for NNX nnx.state(model, "
-                    "nnx.Param)")
+            message(
+                where,
+                "the tree is empty",
+                "at least one array",
+                "Pass the parameters of the model, for NNX nnx.state(model, nnx.Param)",
+            )
         )
 
 
@@ -204,11 +209,14 @@ def _views(tree: Any, layout: Layout) -> dict[str, MatrixView]:
     for name, leaf in named_leaves(tree).items():
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise TypeError(
-                message("layout",
-                        f"parameter {name!r} of shape {tuple(leaf.shape)} has dtype "
-                        f"{leaf.dtype}", "a floating dtype",
-                        "Leave it out of the trained tree, or wrap the optimizer in "
-                        "optax.masked")
+                message(
+                    "layout",
+                    f"parameter {name!r} of shape {tuple(leaf.shape)} has dtype "
+                    f"{leaf.dtype}",
+                    "a floating dtype",
+                    "Leave it out of the trained tree, or wrap the optimizer in "
+                    "optax.masked",
+                )
             )
         view = layout(name, leaf)
         if view is not None:

@@ -37,7 +37,7 @@ class Inner:
         *,
         precision: lax.PrecisionLike = lax.Precision.HIGHEST,
     ) -> jax.Array:
-        """x y^H of (..., m, n) and (..., k, n): (..., m, k), 16-bit summed in float32."""
+        """x y^H: (..., m, n), (..., k, n) to (..., m, k); 16-bit sums in float32."""
         accumulator = jnp.promote_types(x.dtype, jnp.float32)
         gram = jnp.matmul(
             x,

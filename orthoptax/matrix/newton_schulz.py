@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Newton-Schulz: the polar factor by odd polynomials, matrix products only."""
 
+import functools
 import itertools
 
 import jax
@@ -49,6 +50,7 @@ def newton_schulz(
       >>> polar = newton_schulz([(1.5, -0.5)] * 20)
       >>> polar(jnp.diag(jnp.asarray([3.0, -2.0]))).round(3).tolist()
       [[1.0, 0.0], [0.0, -1.0]]
+
     Source: Jordan et al., Muon, 2024; code KellerJordan/Muon@857d1ad, muon.py.
     """
     stages = _stages(JORDAN if schedule is None else schedule)
@@ -71,8 +73,10 @@ def newton_schulz(
 
         for block in stages:
             c = jnp.asarray(block).astype(wide)
-            step = lambda y, c: (stage(y, c), None)  # noqa: E731
-            y, _ = lax.scan(step, y, c, unroll=len(block) if unroll else 1)
+            if unroll:
+                y = functools.reduce(stage, c, y)
+            else:
+                y, _ = lax.scan(lambda y, c: (stage(y, c), None), y, c)
         return y.astype(x.dtype)
 
     return polar
@@ -95,9 +99,12 @@ def _stages(schedule: Schedule) -> list[np.ndarray]:
     rows = [tuple(float(c) for c in stage) for stage in schedule]
     if not rows or any(len(r) < 2 or not np.all(np.isfinite(r)) for r in rows):
         raise ValueError(
-            message("newton_schulz", f"schedule {schedule!r} is not usable",
-                    "at least one stage of two or more finite coefficients",
-                    "Pass for example orthoptax.matrix.JORDAN")
+            message(
+                "newton_schulz",
+                f"schedule {schedule!r} is not usable",
+                "at least one stage of two or more finite coefficients",
+                "Pass for example orthoptax.matrix.JORDAN",
+            )
         )
     rows = [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
     return [np.asarray(list(run)) for _, run in itertools.groupby(rows, key=len)]

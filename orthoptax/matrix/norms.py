@@ -22,8 +22,8 @@ _EXPONENT = {  # the exponent bits of IEEE 754 binary32 and binary64
 def near_one(x: jax.Array, inner: Inner) -> jax.Array:
     """Divides each matrix by the power of two at or below its largest entry.
 
-    The quotient is exact, so every later step sees the same digits whatever the scale of
-    the input; squares neither overflow nor underflow. Zero stays zero.
+    The quotient is exact, so every later step sees the same digits whatever the scale
+    of the input; squares neither overflow nor underflow. Zero stays zero.
     """
     top = inner.largest(x)
     bits, mask = _EXPONENT[jnp.dtype(top.dtype)]
@@ -45,8 +45,10 @@ def frobenius() -> Scale:
     Example:
       >>> import jax.numpy as jnp
       >>> from orthoptax.matrix.inner import local
-      >>> frobenius()(jnp.asarray([[3e20, 4e20]]), local).round(2).tolist()
-      [[0.6000000238418579, 0.800000011920929]]
+      >>> x = frobenius()(jnp.asarray([[3e20, 4e20]]), local)
+      >>> [round(float(v), 3) for v in x[0]]
+      [0.6, 0.8]
+
     Source: ours; the epsilon it replaces is that of `frobenius_add`.
     """
 
@@ -74,6 +76,7 @@ def frobenius_add(eps: float = 1e-7, *, factor: float = 1.0) -> Scale:
       >>> from orthoptax.matrix.inner import local
       >>> frobenius_add(1.0)(jnp.asarray([[0.0, 1.0]]), local).tolist()
       [[0.0, 0.5]]
+
     Source: code KellerJordan/Muon@857d1ad, muon.py (eps 1e-7); factor 1.02:
       microsoft/dion@0a059a4.
     """
@@ -100,6 +103,7 @@ def frobenius_max(eps: float = 1e-7) -> Scale:
       >>> from orthoptax.matrix.inner import local
       >>> frobenius_max(4.0)(jnp.asarray([[0.0, 1.0]]), local).tolist()
       [[0.0, 0.25]]
+
     Source: torch.optim.Muon (release 2.13, eps 1e-7); Emerging-Optimizers@fd77292
       (eps 1e-15).
     """

@@ -22,6 +22,7 @@ def small_side_first(polar: Polar) -> Polar:
       >>> from orthoptax.matrix.newton_schulz import newton_schulz
       >>> small_side_first(newton_schulz())(jnp.ones((5, 2))).shape
       (5, 2)
+
     Source: KellerJordan/Muon@857d1ad, muon.py.
     """
 

@@ -2,8 +2,8 @@
 """Published coefficients of polynomial polar iterations, as data.
 
 A stage (a, b, c) maps every singular value x to a x + b x^3 + c x^5; a stage (a, b) is
-the cubic. "Band" is where singular values in [0.01, 1] end. A list is used as it
-stands: cutting, cycling or extending one made for a fixed count does harm, unless noted.
+the cubic. "Band" is where singular values in [0.01, 1] end. Use a list as it stands:
+cutting, cycling or extending one made for a fixed count does harm, unless noted.
 """
 
 JORDAN = ((3.4445, -4.7750, 2.0315),) * 5
@@ -19,7 +19,7 @@ QUINTIC = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Five tuned quintics: band 0.978-1.032. Never cycle it: its first stage sends 1 to 0.12.
+"""Five tuned quintics: band 0.978-1.032. Do not cycle: its first stage sends 1 to 0.12.
 
 Source: microsoft/dion@0a059a4; optax `dion`; Emerging-Optimizers `quintic`.
 """
@@ -66,7 +66,7 @@ POLAR_EXPRESS_8 = (
     (1.8564, -1.2132, 0.3568),
     (1.8750, -1.2500, 0.3750),
 )
-"""Eight minimax quintics, safety 1.01 in all but the last: band 1-1. The last may repeat.
+"""Eight minimax quintics, safety 1.01 but in the last: band 1-1. The last may repeat.
 
 Source: arXiv:2505.16932, rounded to four decimals in Emerging-Optimizers@fd77292.
 """

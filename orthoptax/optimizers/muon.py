@@ -67,6 +67,7 @@ def muon(
       >>> updates, state = tx.update(params, tx.init(params), params)
       >>> updates["dense"]["kernel"].shape
       (4, 8)
+
     Deviations: the authors' code scales by sqrt(max(1, rows/cols)) (`original`, rate
       near 0.02) and adds 1e-7 to the norm; both by argument. optax.contrib.muon
       corrects the bias of M inside Nesterov: `momentum(bias_correction=True)`.

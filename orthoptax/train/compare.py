@@ -56,7 +56,7 @@ def compare(settings: config.Compare) -> None:
     results.write(settings.out / "learning_rates.png", plots.learning_rates(summary))
     results.finish(settings.out)
     print(report.text(summary, timed=True))
-    console.print(f"Results in {settings.out}", soft_wrap=True)
+    console.print(f"Results in {settings.out}", highlight=False, soft_wrap=True)
 
 
 def _train(

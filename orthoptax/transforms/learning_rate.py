@@ -39,6 +39,7 @@ def scale_by_learning_rate(
       >>> u, state = tx.update({"w": jnp.ones(1)}, tx.init({"w": jnp.ones(1)}))
       >>> tx.update(u, state)[0]["w"].tolist()
       [0.5]
+
     Source: optax 0.2.8 `scale_by_learning_rate`.
     """
     _check.learning_rate("scale_by_learning_rate", learning_rate)
@@ -49,14 +50,16 @@ def scale_by_learning_rate(
 
     def update(
         updates: optax.Updates,
-        state: ScaleByLearningRateState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, ScaleByLearningRateState]:
         del params, extra
         rate = rate_at(learning_rate, state.count)
         updates = jax.tree.map(lambda u: times(u, -rate), updates)
-        return updates, ScaleByLearningRateState(optax.safe_increment(state.count))
+        return updates, ScaleByLearningRateState(
+            jnp.asarray(optax.safe_increment(state.count))
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -29,8 +29,8 @@ def momentum(
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by its decaying sum or average.
 
-        M <- b1 M + (1 - b1) G        ema;    M <- b1 M + G       otherwise
-        U <- b1 M + (1 - b1) G        ema and nesterov;  G + b1 M  nesterov;  M otherwise
+        M <- b1 M + F        F = (1 - b1) G if ema, else G
+        U <- b1 M + F        if nesterov, else M
 
     The two forms differ by the factor 1 - b1, which a scale-invariant link after it
     removes.
@@ -53,23 +53,24 @@ def momentum(
       >>> u, _ = tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))
       >>> u["w"].tolist()
       [0.5, 0.5]
+
     Source: Polyak, 1964; Nesterov, 1983; code KellerJordan/Muon@857d1ad (ema),
       microsoft/dion@0a059a4 (sum); bias correction optax 0.2.8 contrib.muon.
     """
     in_range("momentum", "b1", b1, 0, 1)
 
     def init(params: optax.Params) -> MomentumState:
-        zeros = lambda p: jnp.zeros_like(p, dtype=mu_dtype or p.dtype)  # noqa: E731
+        zeros = lambda p: jnp.zeros_like(p, dtype=mu_dtype or p.dtype)
         return MomentumState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
 
     def update(
         updates: optax.Updates,
-        state: MomentumState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, MomentumState]:
         del params, extra
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
 
         def leaf(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
             work = work_dtype(jnp.promote_types(g.dtype, m.dtype))
@@ -84,7 +85,7 @@ def momentum(
             return (b * past + now if nesterov else past), m
 
         pairs = jax.tree.map(leaf, updates, state.momentum)
-        pick = lambda i, like: jax.tree.map(  # noqa: E731
+        pick = lambda i, like: jax.tree.map(
             lambda x, pair: pair[i].astype(x.dtype), like, pairs
         )
         return pick(0, updates), MomentumState(count, pick(1, state.momentum))

@@ -36,14 +36,15 @@ def orthogonalize(
     State: none.
     Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves,
       as `on_matrices` makes them. Zero goes to zero; a NaN stays in its own matrix.
-    Raises: TypeError if `polar` is not a function; ValueError for a leaf with fewer than
-      two axes.
+    Raises: TypeError if `polar` is not a function; ValueError for a leaf with fewer
+      than two axes.
     Example:
       >>> import jax.numpy as jnp
       >>> tx = orthogonalize()
       >>> u, _ = tx.update({"w": 9 * jnp.eye(2, 3)}, tx.init({}))
       >>> bool(abs(u["w"][0, 0] - 1) < 0.35)
       True
+
     Source: Jordan et al., Muon, 2024; Carlson et al., 2015 (spectral descent).
     """
     polar = newton_schulz() if polar is None else polar
@@ -56,7 +57,7 @@ def orthogonalize(
 
     def update(
         updates: optax.Updates,
-        state: optax.EmptyState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
@@ -64,9 +65,12 @@ def orthogonalize(
         for name, leaf in named_leaves(updates).items():
             is_matrix("orthogonalize", name, leaf.shape)
         oriented = map_stacks(
-            polar, jax.tree.map(flip, updates), max_leaves=max_leaves, max_bytes=max_bytes
+            polar,
+            jax.tree.map(flip, updates),
+            max_leaves=max_leaves,
+            max_bytes=max_bytes,
         )
-        back = lambda u, o: o.mT if u.shape != o.shape else o  # noqa: E731
+        back = lambda u, o: o.mT if u.shape != o.shape else o
         return jax.tree.map(back, updates, oriented), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -57,7 +57,7 @@ def spectral_norm(rows: int, cols: int, shape: tuple[int, ...]) -> float:
 def spectral(rows: int, cols: int, shape: tuple[int, ...]) -> float:
     """sqrt(max(rows, cols)): entries of root-mean-square 1.
 
-    Source: Emerging-Optimizers@fd77292, `spectral` (with extra factor 0.2: `match_rms`).
+    Source: Emerging-Optimizers@fd77292, `spectral`; times 0.2 it is `match_rms`.
     """
     del shape
     return math.sqrt(max(rows, cols))
@@ -78,8 +78,8 @@ def scale_by_shape(
         U <- s(rows, cols) U
 
     Args:
-      rule: maps (rows, cols, shape of the whole leaf) to a factor; of a fused leaf, rows
-        are the block's own. None: `match_rms`. Static.
+      rule: maps (rows, cols, shape of the whole leaf) to a factor; of a fused leaf,
+        rows are the block's own. None: `match_rms`. Static.
     State: none.
     Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves;
       reads the extra argument `leaf_shapes` that `on_matrices` passes, and without it
@@ -91,6 +91,7 @@ def scale_by_shape(
       >>> tx = scale_by_shape(original)
       >>> tx.update({"w": jnp.ones((4, 1))}, tx.init({}))[0]["w"][0].tolist()
       [2.0]
+
     Source: see the rules.
     """
     rule = match_rms if rule is None else rule
@@ -102,7 +103,7 @@ def scale_by_shape(
 
     def update(
         updates: optax.Updates,
-        state: optax.EmptyState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         leaf_shapes: dict[str, tuple[int, ...]] | None = None,
@@ -113,7 +114,8 @@ def scale_by_shape(
 
         def leaf(name: str, u: jax.Array) -> jax.Array:
             is_matrix("scale_by_shape", name, u.shape)
-            return times(u, rule(*u.shape[-2:], whole.get(name, u.shape)))
+            rows, cols = u.shape[-2:]
+            return times(u, rule(rows, cols, whole.get(name, u.shape)))
 
         return map_named(leaf, updates), state
 

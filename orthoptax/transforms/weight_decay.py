@@ -42,6 +42,7 @@ def decoupled(
       >>> tx, w = decoupled(0.5), {"w": jnp.ones(1)}
       >>> tx.update({"w": jnp.zeros(1)}, tx.init(w), w)[0]["w"].tolist()
       [0.5]
+
     Source: Loshchilov and Hutter, arXiv:1711.05101.
     """
     return _decay("decoupled", weight_decay, lambda u, p, wd, lr: u + wd * p)
@@ -62,6 +63,7 @@ def l2(weight_decay: ArrayLike = 0.01) -> optax.GradientTransformationExtraArgs:
       >>> tx, w = l2(0.5), {"w": jnp.ones(1)}
       >>> tx.update({"w": jnp.zeros(1)}, tx.init(w), w)[0]["w"].tolist()
       [0.5]
+
     Source: Emerging-Optimizers@fd77292, weight decay method `l2`.
     """
     return _decay("l2", weight_decay, lambda u, p, wd, lr: u + wd * p)
@@ -83,9 +85,10 @@ def cautious(weight_decay: ArrayLike = 0.01) -> optax.GradientTransformationExtr
       >>> tx, w = cautious(0.5), {"w": jnp.ones(2)}
       >>> tx.update({"w": jnp.array([1.0, -1.0])}, tx.init(w), w)[0]["w"].tolist()
       [1.5, -1.0]
+
     Source: Chen et al., Cautious Weight Decay, arXiv:2510.12402.
     """
-    keep = lambda u, p: (p * u >= 0).astype(p.dtype)  # noqa: E731
+    keep = lambda u, p: (p * u >= 0).astype(p.dtype)
     return _decay(
         "cautious", weight_decay, lambda u, p, wd, lr: u + wd * p * keep(u, p)
     )
@@ -108,13 +111,17 @@ def independent(
     Returns: a `GradientTransformationExtraArgs` that needs `params` and ends a chain.
     Raises: ValueError if a Python number is negative or NaN, or `params` is missing.
     Example:
-      >>> tx, w = independent(0.5, learning_rate=0.1), {"w": jnp.ones(1)}
-      >>> tx.update({"w": jnp.ones(1)}, tx.init(w), w)[0]["w"].round(2).tolist()
-      [-0.6000000238418579]
+      >>> tx, w = independent(0.5, learning_rate=0.25), {"w": jnp.ones(1)}
+      >>> tx.update({"w": jnp.ones(1)}, tx.init(w), w)[0]["w"].tolist()
+      [-0.75]
+
     Source: Emerging-Optimizers@fd77292, weight decay method `independent`.
     """
     return _decay(
-        "independent", weight_decay, lambda u, p, wd, lr: -lr * u - wd * p, learning_rate
+        "independent",
+        weight_decay,
+        lambda u, p, wd, lr: -lr * u - wd * p,
+        learning_rate,
     )
 
 
@@ -138,10 +145,14 @@ def palm(
       >>> tx, w = palm(1.0, learning_rate=0.5), {"w": jnp.ones(1)}
       >>> tx.update({"w": jnp.ones(1)}, tx.init(w), w)[0]["w"].tolist()
       [-0.75]
+
     Source: Emerging-Optimizers@fd77292, weight decay method `palm`.
     """
     return _decay(
-        "palm", weight_decay, lambda u, p, wd, lr: -lr * u - wd * lr**2 * p, learning_rate
+        "palm",
+        weight_decay,
+        lambda u, p, wd, lr: -lr * u - wd * lr**2 * p,
+        learning_rate,
     )
 
 
@@ -163,13 +174,13 @@ def _decay(
 
     def update(
         updates: optax.Updates,
-        state: WeightDecayState,
+        state: Any,
         params: optax.Params | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, WeightDecayState]:
         del extra
         _check.has_params(where, params)
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         if not owns_rate and isinstance(weight_decay, float) and weight_decay == 0:
             return updates, WeightDecayState(count)  # half the compile time of a link
         rate = rate_at(learning_rate, state.count)

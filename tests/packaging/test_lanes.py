@@ -12,7 +12,9 @@ import pytest
 TREE = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = (TREE / ".ci" / "run").read_text()
 TABLE = re.search(r"^LANES='\n(.*?)^'$", SCRIPT, re.M | re.S)[1]
-MINUTES = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+) ", TABLE, re.M)}
+MINUTES = {
+    name: int(count) for name, count in re.findall(r"^(\w+) +(\d+) ", TABLE, re.M)
+}
 LIMIT = 90
 
 

@@ -22,8 +22,8 @@ TOO_OLD = "sys.version_info = (3, 9, 2)"
 def bare(tmp_path):
     """A tree with only what `make venv` reads, so that nothing here is touched."""
     tree = tmp_path / "tree"
-    (tree / ".ci").mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", ".ci/venv.py"):
+    for name in ("Makefile", "pyproject.toml", ".ci/venv.py", "orthoptax/__init__.py"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TREE / name, tree / name)
     return tree
 
@@ -37,7 +37,7 @@ def make(tree, *arguments, python=None):
         fake.write_text(
             f'#!/bin/sh\nexec "{sys.executable}" -c "import runpy, sys; {python}; '
             "sys.argv = sys.argv[1:]; "
-            "runpy.run_path(sys.argv[0], run_name='__main__')\" \"$@\"\n"
+            'runpy.run_path(sys.argv[0], run_name=\'__main__\')" "$@"\n'
         )
         fake.chmod(0o755)
         env["PATH"] = f"{fake.parent}{os.pathsep}{env['PATH']}"
@@ -76,7 +76,11 @@ def test_help_is_what_make_alone_prints_and_names_every_command(bare):
     assert sorted(described) == sorted(set(phony) - {"help"})
 
 
-def test_environment_is_set_up_once_and_again_when_pyproject_changes(bare):
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("pyproject.toml", "# changed"), ("orthoptax/__init__.py", '__version__ = "9"')],
+)
+def test_environment_is_set_up_once_and_again_after_a_change(bare, name, line):
     calls = bare.parent / "calls"
     pip = bare / ".venv" / "bin" / "python"
     pip.parent.mkdir(parents=True)
@@ -89,8 +93,8 @@ def test_environment_is_set_up_once_and_again_when_pyproject_changes(bare):
 
     assert installs() == 1
     assert installs() == 1
-    with open(bare / "pyproject.toml", "a") as project:
-        project.write("# changed\n")
+    changed = bare / name
+    changed.write_text(f"{line}\n{changed.read_text()}")
     assert installs() == 2
 
 

@@ -50,12 +50,9 @@ def test_python_has_a_floor_and_no_cap():
 
 
 def test_oldest_lane_installs_the_floors():
-    pins = re.findall(
-        r"^(\w+)==([\d.]+)$", (TREE / ".ci/oldest.txt").read_text(), re.M
-    )
-    pinned = {name: version.removesuffix(".0") for name, version in pins}
-    floors = {name: floor.removesuffix(".0") for name, floor in RUN_TIME.items() if floor}
-    assert {name: pinned.get(name) for name in floors} == floors
+    pins = (TREE / ".ci" / "oldest.txt").read_text().splitlines()
+    floors = {f"{name}=={floor}" for name, floor in RUN_TIME.items() if floor}
+    assert floors <= set(pins)
 
 
 def test_forwarding_extras_only_forward():

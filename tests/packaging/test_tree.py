@@ -21,9 +21,8 @@ def files():
         folders[:] = [
             name
             for name in folders
-            if name == ".ci"
-            or not name.startswith((".", "__pycache__"))
-            and name not in ("dist", "build", "runs")
+            if name not in ("__pycache__", "build", "dist", "results")
+            and (name == ".ci" or not name.startswith("."))
         ]
         yield from (pathlib.Path(folder, name) for name in names)
 

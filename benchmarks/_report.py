@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs here share: trees, clocks, records, and how these are shown."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+try:
+    import tyro
+    from rich.console import Console
+    from rich.table import Table
+except ImportError as error:
+    sys.exit(
+        f"benchmarks: {error.name} is missing. Expected what the bench extra brings. "
+        'Install it: pip install "orthoptax[bench]", or in a checkout make venv'
+    )
+
+console = Console(stderr=True)  # progress; the table alone goes to stdout
+
+
+class Record(NamedTuple):
+    """One figure of ours beside the same of the reference; below 1 ours is less.
+
+    ratio: ours/reference, None where the reference is zero.
+    """
+
+    benchmark: str
+    case: str
+    ours: float
+    reference: float
+    ratio: float | None
+    unit: str
+
+
+def record(
+    benchmark: str, case: str, ours: float, reference: float, unit: str
+) -> Record:
+    ours, reference = float(ours), float(reference)
+    ratio = ours / reference if reference else None
+    return Record(benchmark, case, ours, reference, ratio, unit)
+
+
+@dataclasses.dataclass
+class Options:
+    """What every program takes."""
+
+    quick: bool = False
+    """Smaller trees: under two minutes on two cores."""
+    json: pathlib.Path | None = None
+    """Also write the records to this file, one JSON object a line."""
+
+
+def main(run: Callable[[Any], list[Record]], options: type[Options]) -> None:
+    """Reads the command line, runs, prints the table, writes the records."""
+    settings = tyro.cli(options, description=sys.modules["__main__"].__doc__)
+    if settings.json is not None:
+        settings.json.touch()  # a folder that is missing is said before the work
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    records = run(settings)
+    if settings.json is not None:
+        lines = (json.dumps(r._asdict(), allow_nan=False) for r in records)
+        settings.json.write_text("".join(f"{line}\n" for line in lines))
+    title = (
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {load:.1f}, "
+        f"jax {jax.__version__}, {time.perf_counter() - started:.0f} s in all"
+    )
+    table = Table("case", title=title, caption="ratio: ours/reference, less is better")
+    for column in ("ours", "reference", "ratio", "unit"):
+        table.add_column(column, justify="left" if column == "unit" else "right")
+    for r in records:
+        ratio = "" if r.ratio is None else f"{r.ratio:.3f}"
+        table.add_row(r.case, f"{r.ours:.4g}", f"{r.reference:.4g}", ratio, r.unit)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Shows on stderr what is being done; a line once it is, with its seconds."""
+    started = time.perf_counter()
+    with console.status(what):
+        yield
+    console.print(f"{what}: {time.perf_counter() - started:.1f} s")
+
+
+class Clock(NamedTuple):
+    """Seconds of the clock on the wall, and of this process on all its cores."""
+
+    wall: float
+    cpu: float
+
+
+def clock(fn: Callable[[], Any]) -> tuple[Any, Clock]:
+    """fn() once it is ready, and what it took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = jax.block_until_ready(fn())
+    return result, Clock(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def side_by_side(repeats: int, *fns: Callable[[], Any]) -> list[Clock]:
+    """The median clock of each function, called in turn, each round the other way.
+
+    What else the machine does then falls on all of them alike. The first call of each
+    is not counted.
+    """
+    for fn in fns:
+        jax.block_until_ready(fn())
+    clocks: list[list[Clock]] = [[] for _ in fns]
+    for i in range(repeats):
+        order = list(zip(fns, clocks, strict=True))
+        for fn, seen in order if i % 2 else order[::-1]:
+            seen.append(clock(fn)[1])
+    return [
+        Clock(*(statistics.median(x) for x in zip(*seen, strict=True)))
+        for seen in clocks
+    ]
+
+
+def normal_tree(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> Any:
+    """{name: {"kernel": array}} of normal entries."""
+    rng = np.random.default_rng(seed)
+    draw = lambda shape: rng.standard_normal(shape, np.float32)  # noqa: E731
+    return {k: {"kernel": jnp.asarray(draw(s), dtype)} for k, s in shapes.items()}
+
+
+def small_layers(layers: int, width: int = 64) -> dict[str, tuple[int, ...]]:
+    """Six matrices a layer, as in a transformer whose projections stand apart."""
+    shapes = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
+    return {f"layer_{i}/m{j}": s for i in range(layers) for j, s in enumerate(shapes)}
+
+
+def gpt2_layers(layers: int, width: int = 768) -> dict[str, tuple[int, ...]]:
+    """Four matrices a layer; 12 layers of width 768 are GPT-2 small."""
+    shapes = {
+        "attention": (width, 3 * width),
+        "projection": (width, width),
+        "up": (width, 4 * width),
+        "down": (4 * width, width),
+    }
+    return {f"layer_{i}/{k}": s for i in range(layers) for k, s in shapes.items()}

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A link that records what passes through it, so that a wrong direction shows."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from orthoptax import _check
+from orthoptax._types import matrix_link
+from orthoptax.diagnostics import measures
+
+TOLERANCE = 0.45  # between 0.40, Newton-Schulz, and 0.50, 4:1 Gaussian noise
+
+
+class RecordState(NamedTuple):
+    """State of `record`; every statistic is of the last update, 0 before the first.
+
+    count: int32, completed updates.
+    key: typed key of the next update's probes.
+    orthogonality_error: {matrix name: float32 of the batch shape}, see `probe`.
+    update_rms: likewise, root-mean-square of the update per unit of learning rate.
+    update_to_weight: likewise, that over the root-mean-square of the weights.
+    spectral_norm: likewise, a lower bound of the update's.
+    orthogonalized: int32, number of matrices whose error is within the tolerance.
+    matrices: int32, number of matrices.
+    """
+
+    count: jax.Array
+    key: jax.Array
+    orthogonality_error: Any
+    update_rms: Any
+    update_to_weight: Any
+    spectral_norm: Any
+    orthogonalized: jax.Array
+    matrices: jax.Array
+
+
+@matrix_link
+def record(
+    *,
+    tolerance: ArrayLike = TOLERANCE,
+    probes: int = measures.PROBES,
+    steps: int = measures.STEPS,
+    key: jax.Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Records how orthogonal, how large and how steep each matrix update is.
+
+    Stands last among the matrix links, `muon(0.02, after=record())`: before rate and
+    decay, so sizes are per unit of learning rate. Updates pass unchanged. Read it with
+    `optax.tree.get(state, "orthogonalized")`, against `"matrices"` and against
+    `describe(params).matrices`: less means that something else trains those weights.
+
+        error <- ||O O^T - I||_F / sqrt(r),   O = U sqrt(r) / ||U||_F,   r = min(rows, cols)
+        orthogonalized <- number of matrices with error <= tolerance
+
+    Measured errors: 0.00-0.12 for exact or well tuned polar factors, 0.34-0.40 for
+    Jordan's five steps and five cubics, if the condition number is at most 100; 1 for a
+    square Gaussian matrix and for its signs, as of Adam; 1.2 and more for gradients of
+    decaying spectrum; 1 for zero.
+
+    What the number cannot tell. Independent entries have error sqrt(min/max): a 4:1
+    matrix of noise has 0.50, a wider one passes for orthogonal, and so does a vector. A
+    direction that is orthogonal on a part only, k of r singular values equal and the rest
+    not lifted (a gradient of low rank; singular values below 1/485 of the norm, under
+    Jordan's steps), has sqrt(r/k - 1) and is not counted below k = 0.83 r: few counted
+    matrices early in training, with `update_rms` as it should be, mean low rank.
+
+    Args:
+      tolerance: largest error that counts as orthogonalized. Traceable.
+      probes: random vectors a matrix; with 4 the error is known to 5 % at 128 rows and
+        to 15 % at 8. Static.
+      steps: products of each matrix and its transpose with the probes. Static.
+      key: a typed key; None: `jax.random.key(0)`. Static.
+    State:
+      count, key, orthogonality_error, update_rms, update_to_weight, spectral_norm,
+      orthogonalized, matrices: see `RecordState`.
+    Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves
+      that needs `params`. Costs 4 probes steps + 20 operations an entry, less than 5 %
+      of `newton_schulz()` from 96 rows and columns on.
+    Raises: ValueError if `tolerance` is a negative or NaN Python number, `probes` or
+      `steps` is less than 1, a leaf has fewer than two axes or `params` is missing;
+      TypeError if `key` is not a typed key.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx, params = record(), {"w": 2 * jnp.eye(3)}
+      >>> _, state = tx.update({"w": jnp.eye(3)}, tx.init(params), params)
+      >>> int(state.orthogonalized), float(optax.tree.get(state, "update_to_weight")["w"])
+      (1, 0.5)
+
+    Source: ours; Hutchinson, 1990, for the probes.
+    """
+    _check.in_range("record", "tolerance", tolerance)
+    _check.in_range("record", "probes", probes, 1)
+    _check.in_range("record", "steps", steps, 1)
+    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            _check.message("record", f"key has dtype {key.dtype}", "a typed key",
+                           "Pass jax.random.key(seed)")
+        )  # fmt: skip
+
+    def init(params: optax.Params) -> RecordState:
+        for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            _check.is_matrix("record", name, p.shape)
+        zeros = lambda: jax.tree.map(
+            lambda p: jnp.zeros(p.shape[:-2], jnp.float32), params
+        )
+        return RecordState(
+            count=jnp.zeros((), jnp.int32),
+            # A buffer of the state's own: donating it must not delete the user's key.
+            key=jax.random.key(0) if key is None else jnp.copy(key),
+            orthogonality_error=zeros(),
+            update_rms=zeros(),
+            update_to_weight=zeros(),
+            spectral_norm=zeros(),
+            orthogonalized=jnp.zeros((), jnp.int32),
+            matrices=_number(zeros()),
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: RecordState,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, RecordState]:
+        del extra
+        _check.has_params("record", params)
+        leaves, treedef = jax.tree.flatten(updates)
+        fresh, now = jax.random.split(state.key)
+        keys = jax.random.split(now, max(1, len(leaves)))
+        probed = [
+            measures.probe(u, keys[i], probes=probes, steps=steps)
+            for i, u in enumerate(leaves)
+        ]
+        errors = jax.tree.unflatten(treedef, [p.orthogonality_error for p in probed])
+        within = jax.tree.map(
+            lambda e: jnp.sum(e <= tolerance, dtype=jnp.int32), errors
+        )
+        return updates, RecordState(
+            count=optax.safe_increment(state.count),
+            key=fresh,
+            orthogonality_error=errors,
+            update_rms=jax.tree.map(measures.rms, updates),
+            update_to_weight=jax.tree.map(measures.update_to_weight, updates, params),
+            spectral_norm=jax.tree.unflatten(
+                treedef, [p.spectral_norm for p in probed]
+            ),
+            orthogonalized=sum(jax.tree.leaves(within), start=jnp.zeros((), jnp.int32)),
+            matrices=_number(errors),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _number(statistics: Any) -> jax.Array:
+    """How many numbers a tree of statistics holds: one a matrix."""
+    return jnp.asarray(sum(x.size for x in jax.tree.leaves(statistics)), jnp.int32)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parity with numbers recorded from the authors' own code, every step of every case."""
+
+import contextlib
+
+import jax
+import pytest
+
+from tests.golden.muon_family import muon_case, muon_with_aux_adam
+from tests.golden.orthogonalize import KERNELS
+from tests.golden.replay import Case, cases, close, replay_function, replay_steps
+
+OPTIMIZERS = {"muon": muon_case, "muon_with_aux_adam": muon_with_aux_adam}
+
+
+def runs() -> list:
+    return [
+        pytest.param(case, dtype, id=f"{case.path.stem}-{dtype}")
+        for case in cases()
+        for dtype in case.dtypes()
+    ]
+
+
+@pytest.mark.parametrize(("case", "dtype"), runs())
+def test_parity(case: Case, dtype: str):
+    algorithm = case.meta["algorithm"]
+    x64 = jax.enable_x64(dtype == "float64")
+    with x64 if dtype == "float64" else contextlib.nullcontext():
+        if case.steps:
+            replay_steps(OPTIMIZERS[algorithm](case), case, dtype)
+        else:
+            replay_function(KERNELS[algorithm](case), case, dtype)
+
+
+def test_an_unknown_algorithm_or_key_fails(tmp_path):
+    (tmp_path / "case.json").write_text(
+        '{"algorithm": "muon", "variant": "torch.optim.Muon", '
+        '"hyperparameters": {"lr": 1.0, "surprise": 2}}'
+    )
+    case = Case(tmp_path / "case.json")
+    with pytest.raises(KeyError, match="surprise"):
+        case.fields.done()
+    with pytest.raises(KeyError):
+        OPTIMIZERS[case.meta["algorithm"]](case)
+
+
+def test_a_difference_beyond_the_tolerance_fails():
+    case = next(c for c in cases() if c.steps)
+    (want,) = list(case.group("after/1").values())[:1]
+    with pytest.raises(AssertionError, match="leaf"):
+        close(want * (1 + 1e-6), want, "leaf", **case.tolerance("float64"))
