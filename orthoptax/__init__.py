@@ -18,7 +18,7 @@ from orthoptax.layout import (
     on_matrices,
     rules,
 )
-from orthoptax.optimizers import muon
+from orthoptax.optimizers import *  # noqa: F403 - named once, in that package
 
 __version__ = "0.1.0"
 
@@ -33,9 +33,9 @@ __all__ = [
     "layout",
     "matrix",
     "maxtext",
-    "muon",
     "on_matrices",
     "optimizers",
     "rules",
     "transforms",
+    *optimizers.__all__,
 ]

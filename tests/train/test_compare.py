@@ -193,7 +193,7 @@ def test_ctrl_c_says_how_to_resume(start, text, tmp_path):
     assert "Traceback" not in output
 
 
-@pytest.mark.slow  # 3 minutes
+@pytest.mark.slow  # 2 minutes
 def test_killed_again_and_again(start, run, text, tmp_path, contents):
     def words(name):
         more = ("--steps", 60, "--evaluate-every", 2, "--learning-rates", 0.01, 0.02)
@@ -217,7 +217,7 @@ def test_killed_again_and_again(start, run, text, tmp_path, contents):
     assert contents(cut) == contents(tmp_path / "whole")
 
 
-@pytest.mark.slow  # 5 minutes
+@pytest.mark.slow  # 4 minutes
 def test_the_default_job(run, tmp_path):
     status, output = run("compare", "--out", tmp_path / "out")
     assert status == 0, output

@@ -53,18 +53,21 @@ def test_optax_muon_routes_by_it(proof_tree, make):
 
 
 def test_optax_muon_trains_an_nnx_model_by_it():
-    model = nnx.MultiHeadAttention(2, 8, decode=False, rngs=nnx.Rngs(0))
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.query = nnx.LinearGeneral(8, (2, 4), rngs=rngs)
+
+    model = Model(nnx.Rngs(0))
     tx = optax.contrib.muon(
         1.0, ns_steps=20, ns_coeffs=(1.5, -0.5, 0.0),
         muon_weight_dimension_numbers=lambda p: to_optax(p, flax()),
     )  # fmt: skip
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    x = jax.random.normal(jax.random.key(0), (4, 5, 8))
-    before = np.asarray(model.value.kernel[...])
-    grads = nnx.grad(lambda m: jnp.mean((m(x) - x) ** 2))(model)
-    optimizer.update(model, grads)
-    step = (np.asarray(model.value.kernel[...]) - before).reshape(8, 8)
-    assert np.linalg.norm(step.T @ step - np.eye(8)) < 0.1
+    before = np.asarray(model.query.kernel[...])
+    nnx.jit(lambda m, o: o.update(m, nnx.state(m, nnx.Param)))(model, optimizer)
+    step = (np.asarray(model.query.kernel[...]) - before).reshape(8, 8)
+    # 20 cubic stages bring all but singular values below 1e-3 of the largest to 1.
+    np.testing.assert_allclose(step.T @ step, np.eye(8), atol=0.02)
 
 
 def test_round_trip(leaf, proof_tree):

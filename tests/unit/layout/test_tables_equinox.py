@@ -14,6 +14,10 @@ def _arrays(model):
     return eqx.filter(model, eqx.is_inexact_array)
 
 
+def _shapes(model):
+    return eqx.filter(model, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+
+
 class Block(eqx.Module):
     ln1: eqx.nn.LayerNorm
     norm: eqx.nn.RMSNorm
@@ -65,7 +69,8 @@ def test_a_transformer(stacked, tied, route):
     for item in items:
         for name, what in BLOCK.items():
             expected[f"{item}/{name}"] = stack + what if what[0] == "(" else what
-    assert route(_arrays(Model(stacked, tied)), equinox()) == expected
+    model = eqx.filter_eval_shape(Model, stacked, tied)
+    assert route(_shapes(model), equinox()) == expected
 
 
 class Parts(eqx.Module):
@@ -96,8 +101,8 @@ class Parts(eqx.Module):
 
 
 def test_convolutions_and_gains(route):
-    model, _ = eqx.nn.make_with_state(Parts)()
-    assert route(_arrays(model), equinox()) == {
+    model, _ = eqx.filter_eval_shape(eqx.nn.make_with_state(Parts))
+    assert route(_shapes(model), equinox()) == {
         "conv/weight": "(6, 45)", "conv/bias": GAIN,
         "depthwise_conv/weight": "depthwise or one-channel convolution",
         "depthwise_conv/bias": GAIN,
@@ -131,8 +136,10 @@ def test_a_linear_stacked_outside_containers_asks(route):
 
 
 def test_experts_in_a_stack(leaf, route):
-    params = {"blocks": {"experts": {"up": {"weight": leaf(3, 4, 7, 6)}}},
-              "experts": {"up": {"weight": leaf(4, 7, 6), "bias": leaf(4, 7)}}}  # fmt: skip
+    params = {
+        "blocks": {"experts": {"up": {"weight": leaf(3, 4, 7, 6)}}},
+        "experts": {"up": {"weight": leaf(4, 7, 6), "bias": leaf(4, 7)}},
+    }
     assert route(params, equinox()) == {
         "blocks/experts/up/weight": "12 x (7, 6)",
         "experts/up/weight": "4 x (7, 6)",

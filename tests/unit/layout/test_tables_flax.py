@@ -166,8 +166,12 @@ def test_linen_convolutions(route):
 
 
 def test_scanned_convolutions(leaf, route):
-    params = {"blocks": {"conv": {"kernel": leaf(4, 3, 5, 6, 7), "bias": leaf(4, 7)},
-                         "depthwise_conv": {"kernel": leaf(4, 3, 5, 1, 7)}}}  # fmt: skip
+    params = {
+        "blocks": {
+            "conv": {"kernel": leaf(4, 3, 5, 6, 7), "bias": leaf(4, 7)},
+            "depthwise_conv": {"kernel": leaf(4, 3, 5, 1, 7)},
+        }
+    }
     assert route(params, flax()) == {
         "blocks/conv/kernel": "4 x (7, 90)",
         "blocks/conv/bias": GAIN,
@@ -208,10 +212,9 @@ def test_experts_alone_and_scanned(axis, route):
             return stack(0, name="layers")(x, None)
 
     params = _linen(Model(), x)
-    shape = params["layers"]["experts"]["up"]["kernel"].shape
-    assert shape == ((3, 4, 6, 7), (4, 3, 6, 7))[axis]
-    view = flax(scan_axis=axis)("layers/experts/up/kernel",
-                                params["layers"]["experts"]["up"]["kernel"])  # fmt: skip
+    kernel = params["layers"]["experts"]["up"]["kernel"]
+    assert kernel.shape == ((3, 4, 6, 7), (4, 3, 6, 7))[axis]
+    view = flax(scan_axis=axis)("layers/experts/up/kernel", kernel)
     assert (view.rows, view.cols) == ((3,), (2,))
     assert route(params, flax(scan_axis=axis)) == {
         "layers/router/kernel": "3 x (4, 6)", "layers/router/bias": GAIN,
@@ -250,29 +253,34 @@ class NnxBlock(nnx.Module):
 
 
 class NnxModel(nnx.Module):
-    def __init__(self, rngs, stacked):
+    def __init__(self, rngs, axis):
         self.embed = nnx.Embed(50, 6, rngs=rngs)
-        if stacked:
-            make = nnx.vmap(NnxBlock, in_axes=0, out_axes=0)
-            self.blocks = make(rngs.fork(split=3))
-        else:
+        if axis is None:
             self.blocks = nnx.List([NnxBlock(rngs) for _ in range(2)])
+        else:
+            axes = nnx.StateAxes({nnx.Param: axis, ...: 0})
+            make = nnx.vmap(NnxBlock, in_axes=0, out_axes=axes)
+            self.blocks = nnx.split_rngs(splits=3)(make)(rngs)
         self.final = nnx.LayerNorm(6, rngs=rngs)
         self.lm_head = nnx.Linear(6, 50, rngs=rngs)
 
 
+def _nnx(make):
+    return nnx.state(nnx.eval_shape(make), nnx.Param)
+
+
 @pytest.mark.parametrize("scan_axis", [None, 0, 1])
 def test_an_nnx_transformer(scan_axis, route):
-    state = nnx.state(NnxModel(nnx.Rngs(0), False), nnx.Param)
+    state = _nnx(lambda: NnxModel(nnx.Rngs(0), None))
     expected = ENDS | HEAD | _under("blocks/0", BLOCK) | _under("blocks/1", BLOCK)
     assert route(state, flax(scan_axis=scan_axis)) == expected
 
 
-def test_an_nnx_transformer_stacked_by_vmap(route):
-    state = nnx.state(NnxModel(nnx.Rngs(0), True), nnx.Param)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_nnx_transformer_stacked_by_vmap(axis, route):
+    state = _nnx(lambda: NnxModel(nnx.Rngs(0), axis))
     expected = ENDS | HEAD | _under("blocks", BLOCK, "3 x ")
-    assert route(state, flax()) == expected
-    assert route(state, flax(scan_axis=0)) == expected
+    assert route(state, flax(scan_axis=axis)) == expected
 
 
 def test_recurrent_cells(route):

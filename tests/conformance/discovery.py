@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public optimizer and transform, found in `__all__`, known by what it is."""
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.typing import ArrayLike, DTypeLike
+
+from orthoptax import diagnostics, layout, optimizers, transforms
+from orthoptax.layout import on_matrices
+from orthoptax.layout.rules import Rules
+from tests import zoo
+
+FLOORS = (transforms, layout, diagnostics, optimizers)
+RATE = 0.02  # every named optimizer works with a learning rate alone
+
+TRANSFORM, CONSTRUCTOR_ONLY = "transform", "not a transform"
+
+
+def kind(thing: Any) -> str:
+    """What a public object is, by its type and the type it says it returns.
+
+    Raises: TypeError for what is none of the known kinds.
+    """
+    if isinstance(thing, type) or isinstance(thing, tuple):  # a state, a view; names
+        return CONSTRUCTOR_ONLY
+    if isinstance(thing, types.FunctionType):
+        result = typing.get_type_hints(thing).get("return")
+        if isinstance(result, type) and issubclass(
+            result, optax.GradientTransformation
+        ):
+            return TRANSFORM
+        inputs = list(inspect.signature(thing).parameters)
+        if result is float and inputs == ["rows", "cols", "shape"]:  # a shape rule
+            return CONSTRUCTOR_ONLY
+        if result in (Rules, layout_type(), jax.Array) or dataclasses.is_dataclass(result):
+            return CONSTRUCTOR_ONLY  # a layout; a measure; a table
+        if isinstance(result, type) and issubclass(result, tuple):  # several measures
+            return CONSTRUCTOR_ONLY
+        if {"fn", "tree"} <= set(inputs) or {"params"} <= set(inputs):  # of trees
+            return CONSTRUCTOR_ONLY
+    raise TypeError(
+        f"discovery: {thing!r} is of no known kind. Expected a function that says it "
+        "returns a GradientTransformationExtraArgs, or another kind of `kind`. Annotate "
+        "its result, or add the kind."
+    )
+
+
+def layout_type() -> Any:
+    """The type of a layout."""
+    from orthoptax._types import Layout
+
+    return Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One public constructor, with the programs that its laws share.
+
+    Args:
+      name: in `__all__`.
+      floor: the package it is public in, 'transforms' or 'optimizers', say.
+      constructor: the function.
+    """
+
+    name: str
+    floor: str
+    constructor: Callable[..., Any]
+
+    @property
+    def is_optimizer(self) -> bool:
+        """Whether it is a whole optimizer, which a learning rate alone completes."""
+        return self.floor == "optimizers"
+
+    @property
+    def on_matrices(self) -> bool:
+        """Whether it stands in matrix coordinates."""
+        return getattr(self.constructor, "coordinates", None) == "matrix"
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The arguments of the constructor."""
+        return inspect.signature(self.constructor).parameters
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The types of the arguments."""
+        return typing.get_type_hints(self.constructor)
+
+    def make(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
+        """The transform, for trees of parameters, with these arguments changed."""
+        return self.lift(self.constructor)(**self.required(arguments))
+
+    def required(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, with those that have no default."""
+        return ({"learning_rate": RATE} if self.is_optimizer else {}) | dict(arguments)
+
+    def lift(self, constructor: Callable[..., Any]) -> Callable[..., Any]:
+        """A constructor whose results stand in parameter coordinates."""
+        if not self.on_matrices:
+            return constructor
+        return lambda **arguments: on_matrices(constructor(**arguments))
+
+    def only_ours(self) -> dict[str, Any]:
+        """Arguments that leave stock optax out: it has laws of its own."""
+        return {"rest": optax.identity()} if "rest" in self.parameters else {}
+
+    def named(self, *types_: Any) -> list[str]:
+        """The arguments of one of these types."""
+        of = lambda hint: hint in types_ or set(typing.get_args(hint)) & set(types_)  # noqa: E731
+        return [
+            n
+            for n, hint in self.hints.items()
+            if n != "return" and (hint in types_ or (of(hint) and bool not in [hint]))
+        ]
+
+    def numbers(self) -> dict[str, float]:
+        """Arguments that are real numbers and may be traced, with their values."""
+        found = {}
+        for n, p in self.parameters.items():
+            hint = self.hints[n]
+            if hint in (float, ArrayLike, optax.ScalarOrSchedule):
+                found[n] = RATE if p.default is p.empty else float(p.default)
+        return found
+
+    def counts(self) -> list[str]:
+        """Arguments that are integers, and static."""
+        return [n for n, hint in self.hints.items() if hint in (int, int | None)]
+
+    def dtypes(self) -> list[str]:
+        """Arguments that choose a dtype."""
+        return [
+            n for n, hint in self.hints.items() if hint in (DTypeLike, DTypeLike | None)
+        ]
+
+    @functools.cached_property
+    def transform(self) -> optax.GradientTransformationExtraArgs:
+        """The transform with its defaults."""
+        return self.make()
+
+    @functools.cached_property
+    def init(self) -> Callable[..., Any]:
+        """The compiled `init`."""
+        return jax.jit(self.transform.init)
+
+    @functools.cached_property
+    def update(self) -> Callable[..., Any]:
+        """The compiled `update`, which may be traced once a tree of parameters."""
+        limits: dict[Any, Callable[..., Any]] = {}
+
+        def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            key = tuple(zoo.types((updates, params)))
+            if key not in limits:
+                once = chex.assert_max_traces(self.transform.update, n=1)
+                limits[key] = jax.jit(once)
+            return limits[key](updates, state, params)
+
+        return update
+
+
+@functools.cache
+def subjects() -> tuple[Subject, ...]:
+    """All public transforms and optimizers, in order of floor and name."""
+    return tuple(
+        Subject(name, floor.__name__.rpartition(".")[2], getattr(floor, name))
+        for floor in FLOORS
+        for name in sorted(floor.__all__)
+        if kind(getattr(floor, name)) == TRANSFORM
+    )
+
+
+def which(applies: Callable[[Subject], Any]) -> list[str]:
+    """The names for which a condition holds."""
+    return [s.name for s in subjects() if applies(s)]
+
+
+def law(applies: Callable[[Subject], Any] | None = None) -> Any:
+    """Runs a test for every subject, or for those that a condition holds for."""
+    chosen = [s for s in subjects() if applies is None or applies(s)]
+    return pytest.mark.parametrize("subject", chosen, ids=[s.name for s in chosen])
+
+
+def is_optimizer(subject: Subject) -> bool:
+    """For `law`: whole optimizers only."""
+    return subject.is_optimizer
+
+
+def has_rate(subject: Subject) -> bool:
+    """For `law`: whatever takes a learning rate."""
+    return "learning_rate" in subject.parameters
+
+
+def has_dtypes(subject: Subject) -> Iterable[str]:
+    """For `law`: whatever takes a dtype."""
+    return subject.dtypes()
+
+
+def has_numbers(subject: Subject) -> Mapping[str, float]:
+    """For `law`: whatever takes a real number."""
+    return subject.numbers()
+
+
+def ones_like_types(tree: Any) -> Any:
+    """A tree of shapes as zeros, for programs that want values."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
