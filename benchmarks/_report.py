@@ -107,29 +107,31 @@ def clock(fn: Callable[[], Any]) -> tuple[Any, Clock]:
     return result, Clock(time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def median(clocks: list[Clock]) -> Clock:
+    """The median of each reading."""
+    return Clock(*(statistics.median(x) for x in zip(*clocks, strict=True)))
+
+
 def side_by_side(repeats: int, *fns: Callable[[], Any]) -> list[Clock]:
     """The median clock of each function, called in turn, each round the other way.
 
-    What else the machine does then falls on all of them alike. The first call of each
-    is not counted.
+    What else the machine does then falls on all of them alike. A first call of each is
+    not counted.
     """
     for fn in fns:
-        jax.block_until_ready(fn())
+        clock(fn)
     clocks: list[list[Clock]] = [[] for _ in fns]
     for i in range(repeats):
-        order = list(zip(fns, clocks, strict=True))
-        for fn, seen in order if i % 2 else order[::-1]:
+        turns = list(zip(fns, clocks, strict=True))
+        for fn, seen in turns if i % 2 else turns[::-1]:
             seen.append(clock(fn)[1])
-    return [
-        Clock(*(statistics.median(x) for x in zip(*seen, strict=True)))
-        for seen in clocks
-    ]
+    return [median(seen) for seen in clocks]
 
 
 def normal_tree(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> Any:
     """{name: {"kernel": array}} of normal entries."""
     rng = np.random.default_rng(seed)
-    draw = lambda shape: rng.standard_normal(shape, np.float32)  # noqa: E731
+    draw = lambda shape: rng.standard_normal(shape, np.float32)
     return {k: {"kernel": jnp.asarray(draw(s), dtype)} for k, s in shapes.items()}
 
 

@@ -51,7 +51,9 @@ def tree(
     rng = np.random.default_rng(seed)
     draw = lambda s: jnp.asarray(scale * rng.normal(size=s), dtype)  # noqa: E731
     return jax.tree.map(
-        draw, SHAPES if shapes is None else shapes, is_leaf=lambda s: isinstance(s, tuple)
+        draw,
+        SHAPES if shapes is None else shapes,
+        is_leaf=lambda s: isinstance(s, tuple),
     )
 
 

@@ -67,29 +67,27 @@ def update_to_weight(update: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(step == 0, 0, step / size)
 
 
-def probe(
-    x: jax.Array, key: jax.Array, *, probes: int = PROBES, steps: int = STEPS
-) -> Probed:
+def probe(x: jax.Array, z: jax.Array, *, steps: int = STEPS) -> Probed:
     """Orthogonality error and spectral norm from the same few products.
 
-        O <- X sqrt(min(m, n)) / ||X||_F                 so that ||O||_F = ||polar(X)||_F
-        z <- uniform on the sphere |z|^2 = min(m, n)     `probes` of them
-        error <- sqrt(mean |(O O^T - I) z|^2 / min(m, n))
-        norm  <- ||X||_F / sqrt(min(m, n)) max sqrt(|A v| / |v|),  A = O O^T, v = A^k z
+        O <- X sqrt(r) / ||X||_F,  r = min(m, n)         so that ||O||_F = ||polar(X)||_F
+        z <- sqrt(r) z / |z|                             each probe
+        error <- sqrt(mean |(O O^T - I) z|^2 / r)
+        norm  <- ||X||_F / sqrt(r) max sqrt(|O O^T v| / |v|),   v = (O O^T)^k z
 
-    The expectation of error^2 is ||O O^T - I||_F^2 / min(m, n), the square of the
+    The expectation of error^2 over Gaussian z is ||O O^T - I||_F^2 / r, the square of the
     relative distance of O O^T from the identity (for tall X, of O^T O). It says nothing
     of the scale of X, which is divided out. The norm is a lower bound.
 
     Args:
       x: (..., m, n).
-      key: a typed key, of which every matrix gets probes of its own.
-      probes: number of vectors. Static.
-      steps: number of products of O O^T with them; the first serves both. Static.
+      z: (..., r, probes), independent Gaussian entries.
+      steps: number of products of O O^T with the probes; the first serves both. Static.
     Returns: a `Probed`. The zero matrix has error 1 and norm 0.
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> error, norm = probe(5 * jnp.eye(2, 3), jax.random.key(0))
+      >>> z = jax.random.normal(jax.random.key(0), (2, 4))
+      >>> error, norm = probe(5 * jnp.eye(2, 3), z)
       >>> abs(float(error)) < 1e-6, round(float(norm), 4)
       (True, 5.0)
 
@@ -97,25 +95,23 @@ def probe(
     """
     y, top = _unit(x)
     y = flip(y)
-    rows = y.shape[-2]
+    rows, probes = z.shape[-2:]
     power = local.squares(y)
     scale = rows / jnp.where(power == 0, 1, power)  # of y y^T, to make it O O^T
 
     def times_gram(v: jax.Array) -> jax.Array:
         return scale * _matmul(y, _matmul(y.mT, v))
 
-    z = jax.random.normal(key, (*y.shape[:-1], probes), jnp.float32)
     z = math.sqrt(rows) * z / _lengths(z)
     v = times_gram(z)
     miss = jnp.sum(jnp.square(v - z), axis=(-2, -1)) / max(1, probes * rows)
-    growth = _lengths(v) / _lengths(z)
+    growth = _lengths(v) / math.sqrt(max(1, rows))
     for _ in range(steps - 1):
-        v = v / _lengths(v)
-        v = times_gram(v)
-        growth = jnp.maximum(growth, jnp.sqrt(jnp.sum(v * v, -2, keepdims=True)))
+        v = times_gram(v / _lengths(v))
+        growth = jnp.maximum(growth, _lengths(v))
     largest = jnp.sqrt(jnp.max(growth, axis=-1, keepdims=True, initial=0))
-    norm = top * largest * jnp.sqrt(power / max(1, rows))
-    return Probed(jnp.sqrt(miss), _batch(jnp.where(power == 0, 0, norm)))
+    norm = top * largest * jnp.sqrt(power / max(1, rows))  # a zero power gives 0
+    return Probed(jnp.sqrt(miss), _batch(norm))
 
 
 def orthogonality_error(
@@ -140,7 +136,7 @@ def orthogonality_error(
 
     Source: see `probe`.
     """
-    return probe(x, key, probes=probes, steps=1).orthogonality_error
+    return probe(x, _gaussian(x, key, probes), steps=1).orthogonality_error
 
 
 def spectral_norm(
@@ -162,12 +158,19 @@ def spectral_norm(
 
     Source: see `probe`.
     """
-    return probe(x, key, probes=probes, steps=steps).spectral_norm
+    return probe(x, _gaussian(x, key, probes), steps=steps).spectral_norm
+
+
+def _gaussian(x: jax.Array, key: jax.Array, probes: int) -> jax.Array:
+    """Probes of each matrix's own."""
+    return jax.random.normal(
+        key, (*x.shape[:-2], min(x.shape[-2:]), probes), jnp.float32
+    )
 
 
 def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(X over its largest entry, that entry (..., 1, 1)); zero stays zero."""
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y = x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
     top = local.largest(y)
     unit = y / jnp.where(top == 0, 1, top)
     return unit.astype(jnp.float32), top.astype(jnp.float32)

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
 from orthoptax._types import matrix_link
 from orthoptax.diagnostics import measures
+from orthoptax.matrix.orientation import flip
 
 TOLERANCE = 0.85  # between 0.80, Muon in training, and 1.00, square noise; see `record`
 
@@ -92,6 +94,7 @@ def record(
       >>> int(state.orthogonalized), float(optax.tree.get(state, "update_to_weight")["w"])
       (1, 0.5)
 
+
     Source: ours; Hutchinson, 1990, for the probes.
     """
     _check.in_range("record", "tolerance", tolerance)
@@ -132,12 +135,8 @@ def record(
         _check.has_params("record", params)
         leaves, treedef = jax.tree.flatten(updates)
         fresh, now = jax.random.split(state.key)
-        keys = jax.random.split(now, max(1, len(leaves)))
-        probed = [
-            measures.probe(u, keys[i], probes=probes, steps=steps)
-            for i, u in enumerate(leaves)
-        ]
-        errors = jax.tree.unflatten(treedef, [p.orthogonality_error for p in probed])
+        probed = _probe_all(leaves, now, probes, steps)
+        errors, norms = (jax.tree.unflatten(treedef, x) for x in probed)
         within = jax.tree.map(
             lambda e: jnp.sum(e <= tolerance, dtype=jnp.int32), errors
         )
@@ -147,14 +146,39 @@ def record(
             orthogonality_error=errors,
             update_rms=jax.tree.map(measures.rms, updates),
             update_to_weight=jax.tree.map(measures.update_to_weight, updates, params),
-            spectral_norm=jax.tree.unflatten(
-                treedef, [p.spectral_norm for p in probed]
-            ),
+            spectral_norm=norms,
             orthogonalized=sum(jax.tree.leaves(within), start=jnp.zeros((), jnp.int32)),
             matrices=_number(errors),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _probe_all(
+    leaves: list[jax.Array], key: jax.Array, probes: int, steps: int
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Errors and norms of all leaves, those of equal matrices in one program.
+
+    One draw serves all, and leaves are stacked, so that the time to compile does not grow
+    with the number of layers.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, u in enumerate(leaves):
+        groups.setdefault((min(u.shape[-2:]), max(u.shape[-2:])), []).append(i)
+    flat = [flip(u).reshape(-1, *flip(u).shape[-2:]) for u in leaves]
+    sizes = [u.shape[0] * u.shape[1] * probes for u in flat]
+    draw, used = jax.random.normal(key, (sum(sizes),), jnp.float32), 0
+    errors, norms = list(leaves), list(leaves)
+    for (rows, _), members in groups.items():
+        stack = jnp.concatenate([flat[i].astype(jnp.float32) for i in members])
+        z = draw[used : used + stack.shape[0] * rows * probes]
+        used += z.size
+        found = measures.probe(stack, z.reshape(-1, rows, probes), steps=steps)
+        ends = np.cumsum([flat[i].shape[0] for i in members])[:-1].tolist()
+        for results, values in zip((errors, norms), found, strict=True):
+            for i, part in zip(members, jnp.split(values, ends), strict=True):
+                results[i] = part.reshape(leaves[i].shape[:-2])
+    return errors, norms
 
 
 def _number(statistics: Any) -> jax.Array:

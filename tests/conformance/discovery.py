@@ -6,17 +6,16 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import chex
 import jax
-import jax.numpy as jnp
 import optax
 import pytest
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax import diagnostics, layout, optimizers, transforms
+from orthoptax._types import Layout
 from orthoptax.layout import on_matrices
 from orthoptax.layout.rules import Rules
 from tests import zoo
@@ -24,43 +23,36 @@ from tests import zoo
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
 
-TRANSFORM, CONSTRUCTOR_ONLY = "transform", "not a transform"
-
 
 def kind(thing: Any) -> str:
-    """What a public object is, by its type and the type it says it returns.
+    """What a public object is, by its type and by what it says it takes and returns.
 
     Raises: TypeError for what is none of the known kinds.
     """
-    if isinstance(thing, type) or isinstance(thing, tuple):  # a state, a view; names
-        return CONSTRUCTOR_ONLY
+    if isinstance(thing, type):
+        return "class"
+    if isinstance(thing, tuple):
+        return "constants"
     if isinstance(thing, types.FunctionType):
-        result = typing.get_type_hints(thing).get("return")
-        if isinstance(result, type) and issubclass(
-            result, optax.GradientTransformation
+        takes = list(inspect.signature(thing).parameters)
+        returns = typing.get_type_hints(thing).get("return")
+        if isinstance(returns, type) and issubclass(
+            returns, optax.GradientTransformation
         ):
-            return TRANSFORM
-        inputs = list(inspect.signature(thing).parameters)
-        if result is float and inputs == ["rows", "cols", "shape"]:  # a shape rule
-            return CONSTRUCTOR_ONLY
-        if result in (Rules, layout_type(), jax.Array) or dataclasses.is_dataclass(result):
-            return CONSTRUCTOR_ONLY  # a layout; a measure; a table
-        if isinstance(result, type) and issubclass(result, tuple):  # several measures
-            return CONSTRUCTOR_ONLY
-        if {"fn", "tree"} <= set(inputs) or {"params"} <= set(inputs):  # of trees
-            return CONSTRUCTOR_ONLY
+            return "transform"
+        if returns is float and takes == ["rows", "cols", "shape"]:
+            return "shape rule"
+        if returns in (Rules, Layout):
+            return "layout"
+        if takes[:1] == ["params"] or "tree" in takes:
+            return "function of trees"
+        if returns is jax.Array or typing.get_type_hints(returns or int):
+            return "function of arrays"
     raise TypeError(
-        f"discovery: {thing!r} is of no known kind. Expected a function that says it "
-        "returns a GradientTransformationExtraArgs, or another kind of `kind`. Annotate "
-        "its result, or add the kind."
+        f"discovery: {thing!r} is of no known kind. Expected a function annotated to "
+        "return a GradientTransformationExtraArgs, or a kind that `kind` knows. Annotate "
+        "its result, or teach `kind` the new kind."
     )
-
-
-def layout_type() -> Any:
-    """The type of a layout."""
-    from orthoptax._types import Layout
-
-    return Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,15 +107,6 @@ class Subject:
         """Arguments that leave stock optax out: it has laws of its own."""
         return {"rest": optax.identity()} if "rest" in self.parameters else {}
 
-    def named(self, *types_: Any) -> list[str]:
-        """The arguments of one of these types."""
-        of = lambda hint: hint in types_ or set(typing.get_args(hint)) & set(types_)  # noqa: E731
-        return [
-            n
-            for n, hint in self.hints.items()
-            if n != "return" and (hint in types_ or (of(hint) and bool not in [hint]))
-        ]
-
     def numbers(self) -> dict[str, float]:
         """Arguments that are real numbers and may be traced, with their values."""
         found = {}
@@ -136,6 +119,10 @@ class Subject:
     def counts(self) -> list[str]:
         """Arguments that are integers, and static."""
         return [n for n, hint in self.hints.items() if hint in (int, int | None)]
+
+    def only_keywords(self) -> bool:
+        """Whether no argument is variadic; `optax.inject_hyperparams` knows none such."""
+        return all(p.kind is not p.VAR_POSITIONAL for p in self.parameters.values())
 
     def dtypes(self) -> list[str]:
         """Arguments that choose a dtype."""
@@ -156,14 +143,15 @@ class Subject:
     @functools.cached_property
     def update(self) -> Callable[..., Any]:
         """The compiled `update`, which may be traced once a tree of parameters."""
-        limits: dict[Any, Callable[..., Any]] = {}
+        traced: set[Any] = set()
 
+        @jax.jit
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             key = tuple(zoo.types((updates, params)))
-            if key not in limits:
-                once = chex.assert_max_traces(self.transform.update, n=1)
-                limits[key] = jax.jit(once)
-            return limits[key](updates, state, params)
+            assert key not in traced, f"{self.name}: a second trace, state changed type"
+            result = self.transform.update(updates, state, params)
+            traced.add(key)
+            return result
 
         return update
 
@@ -175,13 +163,8 @@ def subjects() -> tuple[Subject, ...]:
         Subject(name, floor.__name__.rpartition(".")[2], getattr(floor, name))
         for floor in FLOORS
         for name in sorted(floor.__all__)
-        if kind(getattr(floor, name)) == TRANSFORM
+        if kind(getattr(floor, name)) == "transform"
     )
-
-
-def which(applies: Callable[[Subject], Any]) -> list[str]:
-    """The names for which a condition holds."""
-    return [s.name for s in subjects() if applies(s)]
 
 
 def law(applies: Callable[[Subject], Any] | None = None) -> Any:
@@ -198,18 +181,3 @@ def is_optimizer(subject: Subject) -> bool:
 def has_rate(subject: Subject) -> bool:
     """For `law`: whatever takes a learning rate."""
     return "learning_rate" in subject.parameters
-
-
-def has_dtypes(subject: Subject) -> Iterable[str]:
-    """For `law`: whatever takes a dtype."""
-    return subject.dtypes()
-
-
-def has_numbers(subject: Subject) -> Mapping[str, float]:
-    """For `law`: whatever takes a real number."""
-    return subject.numbers()
-
-
-def ones_like_types(tree: Any) -> Any:
-    """A tree of shapes as zeros, for programs that want values."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error and time of the polar kernels, by shape.
+
+Newton-Schulz against the same iteration written plainly (unrolled, divided by the
+Frobenius norm plus an epsilon), with the same coefficients, dtype and precision; the
+exact kernel against a plain singular value decomposition. The error is the distance
+from the polar factor in float64 over its own norm; singular values run evenly in
+logarithm from 1 to 1/condition.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _report import Options, Record, doing, main, record, side_by_side
+
+from orthoptax import matrix
+
+SHAPES = ((768, 768), (768, 2304), (768, 3072), (1024, 4096))
+QUICK_SHAPES = ((64, 64), (64, 256), (256, 256), (256, 1024))
+SCHEDULES = {
+    name: getattr(matrix, name) for name in ("JORDAN", "QUINTIC", "POLAR_EXPRESS_8")
+}
+
+
+@dataclasses.dataclass
+class Polar(Options):
+    shapes: tuple[tuple[int, int], ...] | None = None
+    """Rows and columns, rows first and no larger; None: those of GPT-2 small and medium,
+    with --quick smaller ones."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of input and products. The exact kernel is left out for bfloat16."""
+    condition: float = 1e3
+    """Largest over smallest singular value."""
+    repeats: int | None = None
+    """Calls timed of each kernel, in turn; None: 10, with --quick 25."""
+
+
+def plain(schedule: Any) -> Callable[[jax.Array], jax.Array]:
+    """The textbook's Newton-Schulz iteration, for a single matrix."""
+
+    def polar(x: jax.Array) -> jax.Array:
+        x = x / (jnp.linalg.norm(x) + 1e-8).astype(x.dtype)
+        for a, b, c in schedule:
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x
+
+    return polar
+
+
+def plain_svd(x: jax.Array) -> jax.Array:
+    u, _, vh = jnp.linalg.svd(x, full_matrices=False)
+    return u @ vh
+
+
+def matrix_and_factor(m: int, n: int, condition: float) -> tuple[np.ndarray, Any]:
+    """A float64 matrix of known singular values, and its polar factor."""
+    rng = np.random.default_rng(0)
+    u, _ = np.linalg.qr(rng.standard_normal((m, m)))
+    v, _ = np.linalg.qr(rng.standard_normal((n, m)))
+    return u * np.geomspace(1, 1 / condition, m) @ v.T, u @ v.T
+
+
+def run(options: Polar) -> list[Record]:
+    shapes = options.shapes or (QUICK_SHAPES if options.quick else SHAPES)
+    repeats = options.repeats or (25 if options.quick else 10)
+    kernels = {
+        name: (
+            matrix.newton_schulz(schedule, compute_dtype=options.dtype),
+            plain(schedule),
+        )
+        for name, schedule in SCHEDULES.items()
+    }
+    if options.dtype == "float32":
+        kernels["svd"] = matrix.svd(), plain_svd
+    records = []
+    for m, n in shapes:
+        exact, factor = matrix_and_factor(m, n, options.condition)
+        x = jnp.asarray(exact, options.dtype)
+        for name, pair in kernels.items():
+            case = f"{name}, {m}x{n} {options.dtype}"
+            with doing(case), jax.default_matmul_precision("highest"):
+                compiled = [jax.jit(polar).lower(x).compile() for polar in pair]
+                clocks = side_by_side(repeats, *(lambda c=c: c(x) for c in compiled))
+            errors = [
+                np.linalg.norm(np.asarray(c(x), np.float64) - factor) / np.sqrt(m)
+                for c in compiled
+            ]
+            for what, figures, unit in (
+                ("error", errors, "relative"),
+                ("wall", [1e3 * c.wall for c in clocks], "ms"),
+                ("CPU", [1e3 * c.cpu for c in clocks], "ms"),
+            ):
+                records.append(record("polar", f"{case}: {what}", *figures, unit))
+    return records
+
+
+if __name__ == "__main__":
+    main(run, Polar)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public name meets every law that applies to it."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.conformance import discovery
+from tests.conformance.discovery import FLOORS, kind, subjects
+
+FOLDER = pathlib.Path(__file__).parent
+EVERY = {
+    "test_types_stay", "test_types_stay_with_narrow_gradients",
+    "test_narrow_parameters_step", "test_init_on_shapes_under_jit_and_eagerly_agree",
+    "test_promotion_is_spelled_out", "test_state_is_documented_tuples_of_arrays",
+    "test_state_is_as_in_the_manifest", "test_one_trace", "test_scan_and_cond",
+    "test_donation", "test_sharded_equals_local",
+    "test_gradients_of_any_scale_stay_finite", "test_nan_stays_in_its_leaf",
+    "test_nan_stays_in_its_layer", "test_hard_matrices_stay_finite",
+    "test_is_a_transform_that_ignores_unknown_arguments",
+    "test_params_may_be_missing_or_are_named", "test_wrapped_is_the_same",
+    "test_multi_steps_accumulates", "test_lookahead_runs_the_fast_weights",
+    "test_schedule_free_runs", "test_masks_and_missing_leaves",
+    "test_map_params_gives_every_leaf_a_sharding", "test_resume_is_bitwise",
+    "test_state_is_the_same_for_boxed_and_bare_leaves",
+}  # fmt: skip
+"""Laws for all transforms and optimizers."""
+
+OPTIMIZERS = {
+    "test_every_leaf_moves", "test_descends_on_a_quadratic",
+    "test_zero_gradients_move_no_matrix", "test_tiny_gradients_move_every_matrix",
+    "test_matrix_direction_ignores_powers_of_two",
+    "test_matrix_direction_ignores_scale", "test_linen_train_state_learns",
+    "test_nnx_optimizer_learns", "test_callables_are_asked_for",
+}  # fmt: skip
+"""Laws for whole optimizers."""
+
+BY_ARGUMENT = {
+    "test_state_does_not_depend_on_numbers": "a real number",
+    "test_numbers_out_of_range": "a real number",
+    "test_numbers_of_another_kind": "a real number",
+    "test_state_does_not_depend_on_what_the_rate_is": "learning_rate",
+    "test_schedules_count_from_zero": "learning_rate",
+    "test_injected_rate_can_be_changed": "learning_rate",
+    "test_the_code_decides_after_a_restore": "learning_rate",
+    "test_types_stay_with_each_state_dtype": "a dtype",
+    "test_another_rate_scale_without_rest": "shape_rule and rest",
+    "test_another_rate_scale_with_rest": "shape_rule and rest",
+    "test_inject_hyperparams": "keywords only",
+    "test_integer_leaves": "a layout", "test_empty_trees": "a layout",
+    "test_leaves_that_the_layout_does_not_know": "a layout",
+}  # fmt: skip
+"""Laws for what has an argument of some kind."""
+
+
+def has(subject, what):
+    """Whether a constructor has such an argument."""
+    names = set(subject.parameters)
+    return {
+        "a real number": bool(subject.numbers()),
+        "learning_rate": "learning_rate" in names,
+        "a dtype": any(n.endswith("_dtype") for n in names),
+        "shape_rule and rest": {"shape_rule", "rest"} <= names,
+        "keywords only": subject.name != "on_matrices",
+        "a layout": "layout" in names or subject.on_matrices,
+    }[what]
+
+
+@pytest.fixture(scope="module")
+def collected():
+    """(law, name) of all tests of this folder, slow ones too, whatever runs now."""
+    command = [sys.executable, "-m", "pytest", str(FOLDER), "--collect-only", "-q"]
+    command += ["-m", "", "-p", "no:cacheprovider", "--deselect", str(__file__)]
+    root = FOLDER.parents[1]
+    out = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stdout + out.stderr
+    names = {s.name for s in subjects()}
+    pairs = re.findall(r"::(test_\w+)\[(?:.*-)?(\w+)\]$", out.stdout, re.MULTILINE)
+    pairs += re.findall(r"::(test_\w+)\[(\w+)-.*\]$", out.stdout, re.MULTILINE)
+    return {(law, name) for law, name in pairs if name in names}
+
+
+def test_every_name_meets_every_law(collected):
+    wanted = {(law, s.name) for law in EVERY for s in subjects()}
+    wanted |= {(law, s.name) for law in OPTIMIZERS for s in subjects() if s.is_optimizer}
+    wanted |= {
+        (law, s.name) for law, what in BY_ARGUMENT.items() for s in subjects()
+        if has(s, what)
+    }  # fmt: skip
+    assert wanted - collected == set()
+    assert {law for law, _ in collected} == EVERY | OPTIMIZERS | set(BY_ARGUMENT)
+
+
+def test_every_public_name_is_of_a_known_kind():
+    for floor in FLOORS:
+        assert floor.__all__ == sorted(floor.__all__)
+        for name in floor.__all__:
+            assert kind(getattr(floor, name)), name
+
+
+def test_every_public_object_is_in_a_list():
+    # A constructor that its package imports and does not list would meet no law.
+    for floor in FLOORS:
+        public = {
+            name for name, thing in vars(floor).items()
+            if not name.startswith("_") and not isinstance(thing, types.ModuleType)
+        }  # fmt: skip
+        assert public == set(floor.__all__)
+
+
+def test_what_says_it_is_no_transform_is_none():
+    for floor in FLOORS:
+        for name in floor.__all__:
+            thing = getattr(floor, name)
+            if kind(thing) == "layout" and name != "from_optax":
+                assert not isinstance(thing(), optax.GradientTransformation)
+
+
+def test_names_are_of_one_object_each():
+    names = [s.name for s in subjects()]
+    assert len(set(names)) == len(names)
+    found = {(s.floor, s.name) for s in subjects()}
+    assert found >= {
+        ("transforms", "orthogonalize"), ("transforms", "momentum"),
+        ("layout", "on_matrices"), ("layout", "by_layout"),
+        ("diagnostics", "record"), ("optimizers", "muon"),
+    }  # fmt: skip
+
+
+def test_every_manifest_has_its_transform():
+    manifests = {path.stem for path in (FOLDER / "manifests").iterdir()}
+    assert manifests == {s.name for s in subjects()}
+
+
+def undecided(x):
+    """A function that says nothing of itself."""
+    return x
+
+
+def misplaced(b1: float) -> optax.GradientTransformationExtraArgs:
+    """A transform that does not work with no arguments."""
+    return optax.with_extra_args_support(optax.scale(b1))
+
+
+@pytest.mark.parametrize("thing", [undecided, 3, "muon", np.ones(2), jax.jit(undecided)])
+def test_unknown_kinds_are_refused(thing):
+    with pytest.raises(TypeError, match="no known kind"):
+        kind(thing)
+
+
+def test_a_transform_with_a_required_argument_is_refused():
+    assert kind(misplaced) == "transform"
+    with pytest.raises(TypeError, match="b1"):
+        discovery.Subject("misplaced", "transforms", misplaced).make()

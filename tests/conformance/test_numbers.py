@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What steps do to numbers: they move, descend, and meet zero, NaN and any scale."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from orthoptax.layout import flax
+from tests import zoo
+from tests.conformance.discovery import has_rate, is_optimizer, law
+
+
+@functools.cache
+def matrices():
+    """The names of the zoo's leaves that are matrices."""
+    leaves = zip(zoo.names(zoo.structs()), jax.tree.leaves(zoo.structs()), strict=True)
+    return [name for name, leaf in leaves if flax()(name, leaf) is not None]
+
+
+def first_update(subject, grads, steps=1):
+    """The update of the last of equal steps, by name."""
+    params = zoo.tree()
+    state = subject.init(params)
+    for _ in range(steps):
+        updates, state = subject.update(grads, state, params)
+    return zoo.by_name(updates)
+
+
+def poisoned(name, index):
+    """Gradients with one NaN."""
+    grads = zoo.by_name(zoo.tree(1))
+    grads[name] = grads[name].copy()
+    grads[name][index] = np.nan
+    structure = jax.tree.structure(zoo.tree())
+    return jax.tree.unflatten(structure, [jnp.asarray(g) for g in grads.values()])
+
+
+@law(is_optimizer)
+def test_every_leaf_moves(subject):
+    updates = first_update(subject, zoo.tree(1))
+    assert len(updates) == len(zoo.names(zoo.structs()))
+    for name, u in updates.items():
+        assert np.all(np.isfinite(u)), name
+        assert np.max(np.abs(u)) > 1e-6, name
+
+
+@law(is_optimizer)
+def test_descends_on_a_quadratic(subject):
+    target = zoo.tree(2, zoo.SMALL, scale=0.3)
+    tx = subject.make(learning_rate=0.05)
+
+    def distance(params):
+        return optax.tree.norm(optax.tree.sub(params, target), squared=True) / 2
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(jax.grad(distance)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    @jax.jit
+    def run(params):
+        (params, _), _ = lax.scan(step, (params, tx.init(params)), length=60)
+        return distance(params)
+
+    start = zoo.tree(3, zoo.SMALL, scale=0.1)
+    assert run(start) < 0.2 * distance(start)
+
+
+@law()
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
+def test_gradients_of_any_scale_stay_finite(subject, scale):
+    for steps in (1, 2):
+        updates = first_update(subject, zoo.tree(1, scale=scale), steps)
+        for name, u in updates.items():
+            assert np.all(np.isfinite(u)), name
+
+
+@law(is_optimizer)
+def test_zero_gradients_move_no_matrix(subject):
+    updates = first_update(subject, zoo.tree(1, scale=0))
+    for name in matrices():
+        assert not np.any(updates[name]), name
+
+
+@law(is_optimizer)
+def test_tiny_gradients_move_every_matrix(subject):
+    updates = first_update(subject, zoo.tree(1, scale=1e-20))
+    for name in matrices():
+        assert np.max(np.abs(updates[name])) > 1e-6, name
+
+
+@law()
+@pytest.mark.parametrize("name", ["square/kernel", "embed/embedding"])
+def test_nan_stays_in_its_leaf(subject, name):
+    updates = first_update(subject, poisoned(name, (0, 0)))
+    assert np.any(np.isnan(updates.pop(name)))
+    for other, u in updates.items():
+        assert np.all(np.isfinite(u)), other
+
+
+@law()
+def test_nan_stays_in_its_layer(subject):
+    name = "blocks/up/kernel"
+    updates = first_update(subject, poisoned(name, (1, 0, 0)))
+    assert np.any(np.isnan(updates[name][1]))
+    assert np.all(np.isfinite(updates[name][[0, 2]]))
+
+
+@law(is_optimizer)
+@pytest.mark.parametrize("power", [-66, -7, 9, 66])
+def test_matrix_direction_ignores_powers_of_two(subject, power):
+    for steps in (1, 2):
+        expected = first_update(subject, zoo.tree(1), steps)
+        updates = first_update(subject, zoo.tree(1, scale=2.0**power), steps)
+        for name in matrices():
+            np.testing.assert_array_equal(updates[name], expected[name], err_msg=name)
+
+
+@law(is_optimizer)
+@pytest.mark.parametrize("scale", [3e-11, 0.7, 3e9])
+def test_matrix_direction_ignores_scale(subject, scale):
+    expected = first_update(subject, zoo.tree(1), 2)
+    updates = first_update(subject, zoo.tree(1, scale=scale), 2)
+    pick = lambda u: {name: u[name] for name in matrices()}  # noqa: E731
+    zoo.assert_close(pick(updates), pick(expected), 1e-5)
+
+
+@law()
+def test_hard_matrices_stay_finite(subject):
+    hard = {name: {"kernel": m} for name, m in zoo.hard_matrices().items()}
+    grads = jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), hard)
+    params = jax.tree.map(jnp.ones_like, grads)
+    state = subject.init(params)
+    for _ in range(2):
+        updates, state = subject.update(grads, state, params)
+        for name, u in zoo.by_name(updates).items():
+            assert np.all(np.isfinite(u)), name
+
+
+@law(has_rate)
+def test_schedules_count_from_zero(subject):
+    seen, rates = [], jnp.asarray([0.25, 0.5])
+
+    def schedule(count):
+        seen.append((count.shape, count.dtype))
+        return rates[count]
+
+    params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(1, zoo.SMALL)
+    ours = subject.only_ours()  # stock optax has tests of its own
+
+    def two(rate):
+        tx = subject.make(learning_rate=rate, **ours)
+        first, state = tx.update(grads, tx.init(params), params)
+        return first, tx.update(grads, state, params)[0]
+
+    scheduled = jax.jit(lambda: two(schedule))()
+    constant = jax.jit(lambda r: two(r))
+    zoo.assert_close(scheduled[0], constant(rates[0])[0])
+    zoo.assert_close(scheduled[1], constant(rates[1])[1])
+    assert set(seen) == {((), jnp.dtype("int32"))}
