@@ -9,6 +9,8 @@ logarithm from 1 to 1/condition.
 """
 
 import dataclasses
+import functools
+import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from _report import Options, Record, doing, main, record, side_by_side
 from orthoptax import matrix
 
 SHAPES = ((768, 768), (768, 2304), (768, 3072), (1024, 4096))
-QUICK_SHAPES = ((64, 64), (64, 256), (256, 256), (256, 1024))
+QUICK_SHAPES = ((128, 128), (128, 512), (256, 256), (256, 1024))
 SCHEDULES = {
     name: getattr(matrix, name) for name in ("JORDAN", "QUINTIC", "POLAR_EXPRESS_8")
 }
@@ -29,8 +31,8 @@ SCHEDULES = {
 @dataclasses.dataclass
 class Polar(Options):
     shapes: tuple[tuple[int, int], ...] | None = None
-    """Rows and columns, rows first and no larger; None: those of GPT-2 small and medium,
-    with --quick smaller ones."""
+    """Rows and columns in turn, rows no more than columns (8 16 16 16 are two shapes);
+    None: those of GPT-2 small and medium, with --quick smaller ones."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of input and products. The exact kernel is left out for bfloat16."""
     condition: float = 1e3
@@ -67,6 +69,11 @@ def matrix_and_factor(m: int, n: int, condition: float) -> tuple[np.ndarray, Any
 
 def run(options: Polar) -> list[Record]:
     shapes = options.shapes or (QUICK_SHAPES if options.quick else SHAPES)
+    if wrong := [f"{m}x{n}" for m, n in shapes if not 0 < m <= n]:
+        sys.exit(
+            f"polar: --shapes {' '.join(wrong)} not wide. Expected rows, columns with "
+            "rows no more than columns. Turn them round: kernels see the wide side"
+        )
     repeats = options.repeats or (25 if options.quick else 10)
     kernels = {
         name: (
@@ -85,10 +92,11 @@ def run(options: Polar) -> list[Record]:
             case = f"{name}, {m}x{n} {options.dtype}"
             with doing(case), jax.default_matmul_precision("highest"):
                 compiled = [jax.jit(polar).lower(x).compile() for polar in pair]
-                clocks = side_by_side(repeats, *(lambda c=c: c(x) for c in compiled))
+                calls = [functools.partial(kernel, x) for kernel in compiled]
+                clocks = side_by_side(repeats, *calls)
             errors = [
-                np.linalg.norm(np.asarray(c(x), np.float64) - factor) / np.sqrt(m)
-                for c in compiled
+                np.linalg.norm(np.asarray(call(), np.float64) - factor) / np.sqrt(m)
+                for call in calls
             ]
             for what, figures, unit in (
                 ("error", errors, "relative"),

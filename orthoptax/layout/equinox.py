@@ -29,6 +29,7 @@ from orthoptax.layout.view import MatrixView
 NORM = r"(^|/)([^/]*[Nn]orm[^/]*|(ln|rms)(_?[0-9a-z])?)/weight$"
 GATES = r"(^|/)weight_(ih|hh)$"
 NUMBERED = r"(^|/)\d+/weight$"
+WEIGHT = r"(^|/)weight$"
 STACK = MatrixView(rows=(-2,), cols=(-1,))
 
 
@@ -75,16 +76,9 @@ def equinox(
     embed, parts = EMBEDDING + "/weight$", component([*FUSED, *fused]) + "(/weight)?$"
     conv = CONVOLUTION + "weight$"
     named = either(head, embed, NORM, parts, conv, GATES)
-    weight, matrix = r"(^|/)weight$", MatrixView(rows=(0,), cols=(1,))
-    linear = Rule(weight, matrix, "linear", 2, unless=named)
+    matrix = MatrixView(rows=(0,), cols=(1,))
+    linear = Rule(WEIGHT, matrix, "linear", 2, unless=named)
     blocks = fused_kinds(where, fused, "(/weight)?$", matrix)
-    certain = [
-        Rule(r"(^|/)(bias|bias_n|negative_slope)$", None, "gain or bias"),
-        Rule(NORM, None, "gain or bias"),
-        Rule(weight, None, "gain or bias", 1, unless=either(embed, NORM, head)),
-        Rule(embed, None, "embedding"),
-        Rule(head, None, "head"),
-    ]
     kinds = [
         linear,
         *blocks,
@@ -93,9 +87,21 @@ def equinox(
     listed = [  # an item of a list is not stacked, so its axes are those of a window
         r for n in (2, 3) for r in _convolution(n, NUMBERED, stack.containers)
     ]
-    table = [*certain, *(r for kind in kinds for r in stack.expand(kind)), *listed]
+    table = _gains(head, embed) + listed
+    table += [r for kind in kinds for r in stack.expand(kind)]
     table += [r for kind in (linear, *blocks) for r in stack.outside(kind)]
     return layered(where, overrides, table, _questions(stack, parts, named))
+
+
+def _gains(head: str, embed: str) -> list[Rule]:
+    """What is no matrix, however it is stacked."""
+    return [
+        Rule(r"(^|/)(bias|bias_n|negative_slope)$", None, "gain or bias"),
+        Rule(NORM, None, "gain or bias"),
+        Rule(WEIGHT, None, "gain or bias", 1, unless=either(embed, NORM, head)),
+        Rule(embed, None, "embedding"),
+        Rule(head, None, "head"),
+    ]
 
 
 def _convolution(spatial: int, pattern: str, unless: str | None) -> list[Rule]:
@@ -111,7 +117,6 @@ def _convolution(spatial: int, pattern: str, unless: str | None) -> list[Rule]:
 
 def _questions(stack: Stacking, parts: str, named: str) -> list[Rule]:
     """What a weight that no rule decides could be."""
-    weight = r"(^|/)weight$"
     sizes = ("a fused projection; put in the sizes of its parts", sizes_line(-2))
     gates = (
         "the gates of a recurrent cell; put in their sizes",
@@ -132,13 +137,13 @@ def _questions(stack: Stacking, parts: str, named: str) -> list[Rule]:
         ask(parts, 3, *stacked, one, unless=either(kept, GATES)),
         ask(GATES, 2, gates, one),
         ask(GATES, 3, gates, one),
-        ask(weight, 2, ("a stack of gains", None), ("a Linear weight (out, in)", STACK),
+        ask(WEIGHT, 2, ("a stack of gains", None), ("a Linear weight (out, in)", STACK),
             inside=stack.containers, unless=named),
-        ask(weight, 3, (layers(0), "scan_axis=0"), (layers(1), "scan_axis=1"), conv,
+        ask(WEIGHT, 3, (layers(0), "scan_axis=0"), (layers(1), "scan_axis=1"), conv,
             unless=either(named, kept)),
-        ask(weight, 3, (layers(0), STACK), (layers(1), MatrixView((0,), (2,))), conv,
+        ask(WEIGHT, 3, (layers(0), STACK), (layers(1), MatrixView((0,), (2,))), conv,
             inside=kept, unless=named),
-        ask(weight, 4, ("a two-dimensional convolution (out, in, height, width)",
+        ask(WEIGHT, 4, ("a two-dimensional convolution (out, in, height, width)",
                         MatrixView((0,), (1, 2, 3))),
             ("a stack of stacks (out, in), layers and experts", STACK),
             ("a stack of one-dimensional convolutions, layers on axis 0",

@@ -71,12 +71,7 @@ def kernels(
         *more,
         *(rule for n in (1, 2, 3) for rule in _convolution(n)),
     ]
-    doubtful = [
-        Rule(query, QUERY, "attention", 3),
-        Rule(output, OUTPUT, "attention output", 3),
-        Rule(component(QKV) + KERNEL, MatrixView((2, 3), (0,)), "fused attention", 4,
-             when=lambda shape: shape[1] == 3),
-    ]  # fmt: skip
+    doubtful = _attention(query, output)
     table = [rule for kind in certain for rule in stack.expand(kind)]
     table += [r for kind in doubtful for r in stack.expand(kind, doubtful=True)]
     table += [r for kind in (alone, *blocks, *doubtful) for r in stack.outside(kind)]
@@ -85,6 +80,16 @@ def kernels(
     questions += _attention_questions(stack, query, output, named)
     questions += _questions(stack, named, attention)
     return layered(where, overrides, table, questions)
+
+
+def _attention(query: str, output: str) -> list[Rule]:
+    """Kernels of three axes or more that could be stacks of smaller ones."""
+    return [
+        Rule(query, QUERY, "attention", 3),
+        Rule(output, OUTPUT, "attention output", 3),
+        Rule(component(QKV) + KERNEL, MatrixView((2, 3), (0,)), "fused attention", 4,
+             when=lambda shape: shape[1] == 3),
+    ]  # fmt: skip
 
 
 def _convolution(spatial: int) -> list[Rule]:

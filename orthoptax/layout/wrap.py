@@ -9,6 +9,7 @@ import optax
 
 from orthoptax._check import is_callable, message
 from orthoptax._types import Layout, Place
+from orthoptax.layout.leaves import parameters
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.tables import flax
 from orthoptax.layout.view import MatrixView
@@ -206,18 +207,7 @@ def map_if_like(fn: Any, value: Any, structure: Any) -> Any:
 def _views(tree: Any, layout: Layout) -> dict[str, MatrixView]:
     """The view of each leaf that is a matrix, by name; checks every leaf."""
     views = {}
-    for name, leaf in named_leaves(tree).items():
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            raise TypeError(
-                message(
-                    "layout",
-                    f"parameter {name!r} of shape {tuple(leaf.shape)} has dtype "
-                    f"{leaf.dtype}",
-                    "a floating dtype",
-                    "Leave it out of the trained tree, or wrap the optimizer in "
-                    "optax.masked",
-                )
-            )
+    for name, leaf in parameters(tree).items():
         view = layout(name, leaf)
         if view is not None:
             view.axes(leaf.shape, name)

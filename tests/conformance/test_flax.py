@@ -97,5 +97,7 @@ def test_state_is_the_same_for_boxed_and_bare_leaves(subject):
         assert jax.tree.structure(after) == jax.tree.structure(state)
         assert jax.tree.structure(updates) == jax.tree.structure(params)
     leaves = lambda tree: [x.shape for x in jax.tree.leaves(tree)]  # noqa: E731
-    assert leaves(jax.eval_shape(tx.init, boxed)) == leaves(jax.eval_shape(tx.init, bare))
+    assert leaves(jax.eval_shape(tx.init, boxed)) == leaves(
+        jax.eval_shape(tx.init, bare)
+    )
     assert optax.tree.get(state, "unheard_of") is None

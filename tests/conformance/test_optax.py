@@ -153,7 +153,9 @@ def test_map_params_gives_every_leaf_a_sharding(subject):
 
     def sharding(leaf):
         axis = next((i for i, n in enumerate(leaf.shape) if n % 8 == 0), None)
-        return replicated if axis is None else NamedSharding(mesh, P(*[None] * axis, "x"))
+        return (
+            replicated if axis is None else NamedSharding(mesh, P(*[None] * axis, "x"))
+        )
 
     shardings = jax.tree.map(sharding, params)
 
