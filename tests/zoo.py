@@ -24,8 +24,8 @@ SHAPES = {
 }
 """One leaf or more for each role that `layout.flax()` knows without being asked.
 
-Few distinct matrix shapes, so that an optimizer compiles in a second. A fused projection
-needs its sizes said, and so is in none of the tables' defaults.
+Few distinct matrix shapes, so that an optimizer compiles in a second. A fused
+projection needs its sizes said, and so is in none of the tables' defaults.
 """
 
 SMALL = {"tall": {"kernel": (4, 8)}, "square": {"bias": (8,)}}
@@ -49,7 +49,7 @@ def tree(
 ) -> Any:
     """Gaussian leaves of the given shapes, `SHAPES` by default."""
     rng = np.random.default_rng(seed)
-    draw = lambda s: jnp.asarray(scale * rng.normal(size=s), dtype)  # noqa: E731
+    draw = lambda s: jnp.asarray(scale * rng.normal(size=s), dtype)
     return jax.tree.map(
         draw,
         SHAPES if shapes is None else shapes,

@@ -70,14 +70,14 @@ def update_to_weight(update: jax.Array, weight: jax.Array) -> jax.Array:
 def probe(x: jax.Array, z: jax.Array, *, steps: int = STEPS) -> Probed:
     """Orthogonality error and spectral norm from the same few products.
 
-        O <- X sqrt(r) / ||X||_F,  r = min(m, n)         so that ||O||_F = ||polar(X)||_F
+        O <- X sqrt(r) / ||X||_F,  r = min(m, n)            so that ||O||_F = sqrt(r)
         z <- sqrt(r) z / |z|                             each probe
         error <- sqrt(mean |(O O^T - I) z|^2 / r)
         norm  <- ||X||_F / sqrt(r) max sqrt(|O O^T v| / |v|),   v = (O O^T)^k z
 
-    The expectation of error^2 over Gaussian z is ||O O^T - I||_F^2 / r, the square of the
-    relative distance of O O^T from the identity (for tall X, of O^T O). It says nothing
-    of the scale of X, which is divided out. The norm is a lower bound.
+    The expectation of error^2 over Gaussian z is ||O O^T - I||_F^2 / r, the square of
+    the relative distance of O O^T from the identity (for tall X, of O^T O). It says
+    nothing of the scale of X, which is divided out. The norm is a lower bound.
 
     Args:
       x: (..., m, n).

@@ -55,22 +55,23 @@ def record(
     `optax.tree.get(state, "orthogonalized")`, against `"matrices"` and against
     `describe(params).matrices`: less means that something else trains those weights.
 
-        error <- ||O O^T - I||_F / sqrt(r),   O = U sqrt(r) / ||U||_F,   r = min(rows, cols)
+        O <- U sqrt(r) / ||U||_F,   r = min(rows, cols)
+        error <- ||O O^T - I||_F / sqrt(r)                  by random probes
         orthogonalized <- number of matrices with error <= tolerance
 
     What the error is (measured, 128 rows). Gaussian matrices and others of condition
-    number up to 100: 0.00-0.12 after exact or well tuned polar functions, 0.30-0.40 after
-    Jordan's five steps. Muon in a small language model: 0.7-1.4 in the first ten steps,
-    0.35-0.80 from step 50 on; its raw momentum 2.1-11, Adam's directions there 1.9-5.8.
-    Square Gaussian noise, its signs, and the zero matrix: 1.
+    number up to 100: 0.00-0.12 after exact or well tuned polar functions, 0.30-0.40
+    after Jordan's five steps. Muon in a small language model: 0.7-1.4 in the first ten
+    steps, 0.35-0.80 from step 50 on; its raw momentum 2.1-11, Adam's directions there
+    1.9-5.8. Square Gaussian noise, its signs, and the zero matrix: 1.
 
-    What it cannot tell. Independent entries have sqrt(min/max): noise of 2:1 has 0.71, of
-    4:1 0.50, and counts as orthogonalized; so does a matrix of one row. A direction that
-    is orthogonal on a part only, k of r singular values equal and the others not lifted
-    (gradients of low rank; singular values below 1/485 of the norm, under Jordan's
-    steps), has sqrt(r/k - 1) and is not counted below k = 0.58 r: Muon on ten classes and
-    512 x 128 matrices ends at 0.7-1.8, raw momentum there at 4-10, which `tolerance=2`
-    tells apart.
+    What it cannot tell. Independent entries have sqrt(min/max): noise of 2:1 has 0.71,
+    of 4:1 0.50, and counts as orthogonalized; so does a matrix of one row. A direction
+    that is orthogonal on a part only, k of r singular values equal and the others not
+    lifted (gradients of low rank; singular values below 1/485 of the norm, under
+    Jordan's steps), has sqrt(r/k - 1) and is not counted below k = 0.58 r: Muon on ten
+    classes and 512 x 128 matrices ends at 0.7-1.8, raw momentum there at 4-10, which
+    `tolerance=2` tells apart.
 
     Args:
       tolerance: largest error that counts as orthogonalized. Traceable.
@@ -91,8 +92,8 @@ def record(
       >>> import jax.numpy as jnp
       >>> tx, params = record(), {"w": 2 * jnp.eye(3)}
       >>> _, state = tx.update({"w": jnp.eye(3)}, tx.init(params), params)
-      >>> int(state.orthogonalized), float(optax.tree.get(state, "update_to_weight")["w"])
-      (1, 0.5)
+      >>> int(optax.tree.get(state, "orthogonalized")), int(state.matrices)
+      (1, 1)
 
 
     Source: ours; Hutchinson, 1990, for the probes.
@@ -159,8 +160,8 @@ def _probe_all(
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Errors and norms of all leaves, those of equal matrices in one program.
 
-    One draw serves all, and leaves are stacked, so that the time to compile does not grow
-    with the number of layers.
+    One draw serves all, and leaves are stacked, so that the time to compile does not
+    grow with the number of layers.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, u in enumerate(leaves):

@@ -50,8 +50,8 @@ def kind(thing: Any) -> str:
             return "function of arrays"
     raise TypeError(
         f"discovery: {thing!r} is of no known kind. Expected a function annotated to "
-        "return a GradientTransformationExtraArgs, or a kind that `kind` knows. Annotate "
-        "its result, or teach `kind` the new kind."
+        "return a GradientTransformationExtraArgs, or a kind that `kind` knows. "
+        "Annotate its result, or teach `kind` the new kind."
     )
 
 

@@ -18,7 +18,7 @@ def listener():
         heard.append(extra)
         return updates, state
 
-    init = lambda params: optax.EmptyState()  # noqa: E731
+    init = lambda params: optax.EmptyState()
     return optax.GradientTransformationExtraArgs(init, update), heard
 
 

@@ -96,7 +96,7 @@ def test_state_is_the_same_for_boxed_and_bare_leaves(subject):
         updates, after = jax.eval_shape(tx.update, params, state, params)
         assert jax.tree.structure(after) == jax.tree.structure(state)
         assert jax.tree.structure(updates) == jax.tree.structure(params)
-    leaves = lambda tree: [x.shape for x in jax.tree.leaves(tree)]  # noqa: E731
+    leaves = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
     assert leaves(jax.eval_shape(tx.init, boxed)) == leaves(
         jax.eval_shape(tx.init, bare)
     )

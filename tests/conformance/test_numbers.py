@@ -126,7 +126,7 @@ def test_matrix_direction_ignores_powers_of_two(subject, power):
 def test_matrix_direction_ignores_scale(subject, scale):
     expected = first_update(subject, zoo.tree(1), 2)
     updates = first_update(subject, zoo.tree(1, scale=scale), 2)
-    pick = lambda u: {name: u[name] for name in matrices()}  # noqa: E731
+    pick = lambda u: {name: u[name] for name in matrices()}
     zoo.assert_close(pick(updates), pick(expected), 1e-5)
 
 

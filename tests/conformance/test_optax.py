@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What optax does with a transform: wrap it, mask it, map over it, inject into it."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +29,7 @@ def test_is_a_transform_that_ignores_unknown_arguments(subject):
     params = zoo.structs(zoo.SMALL)
     state = jax.eval_shape(tx.init, params)
     plain = jax.make_jaxpr(tx.update)(params, state, params)
-    unknown = lambda g, s, p: tx.update(g, s, p, unknown=3, other={"a": p})  # noqa: E731
+    unknown = lambda g, s, p: tx.update(g, s, p, unknown=3, other={"a": p})
     assert str(jax.make_jaxpr(unknown)(params, state, params)) == str(plain)
 
 
@@ -39,13 +37,19 @@ def test_is_a_transform_that_ignores_unknown_arguments(subject):
 def test_params_may_be_missing_or_are_named(subject):
     tx, grads = subject.transform, zoo.structs(zoo.SMALL)
     state = jax.eval_shape(tx.init, grads)
+    assert answer(lambda g, s: tx.update(g, s)[0], grads, state) in (
+        zoo.types(grads),
+        "missing 'params'. Expected the parameters. "
+        "Call tx.update(updates, state, params).",
+    )
+
+
+def answer(fn, *arguments):
+    """The types that a function returns, or what its ValueError says."""
     try:
-        updates, _ = jax.eval_shape(lambda g, s: tx.update(g, s), grads, state)
+        return zoo.types(jax.eval_shape(fn, *arguments))
     except ValueError as error:
-        wanted = r"^[\w.]+\.update: missing 'params'\. Expected .+\. Call .+\.$"
-        assert re.search(wanted, str(error)), str(error)
-    else:
-        assert zoo.types(updates) == zoo.types(grads)
+        return str(error).partition(".update: ")[2]
 
 
 def plain_chain(tx):
@@ -115,7 +119,7 @@ def scanned(tx, params, gradients):
 def test_masks_and_missing_leaves(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(1, zoo.SMALL)
     tx = subject.transform
-    frozen = lambda tree, value: {**tree, "square": value}  # noqa: E731
+    frozen = lambda tree, value: {**tree, "square": value}
     labels = {"tall": "ours", "square": "other"}
     only = optax.masked(tx, {"tall": True, "square": False})
     none = optax.masked(tx, {"tall": False, "square": False})
@@ -123,7 +127,7 @@ def test_masks_and_missing_leaves(subject):
 
     @jax.jit
     def run(grads, params):
-        one = lambda tx, g, p: tx.update(g, tx.init(p), p)[0]  # noqa: E731
+        one = lambda tx, g, p: tx.update(g, tx.init(p), p)[0]
         box = {"bias": optax.MaskedNode()}
         return [
             one(tx, {"tall": grads["tall"]}, {"tall": params["tall"]}),

@@ -14,7 +14,7 @@ from tests.conformance.test_programs import steps
 
 def saved_and_restored(tree, folder):
     """A tree by way of the disk; random keys travel as their words."""
-    words = lambda x: jax.random.key_data(x) if is_key(x) else x  # noqa: E731
+    words = lambda x: jax.random.key_data(x) if is_key(x) else x
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "step", jax.tree.map(words, tree))
         checkpointer.wait_until_finished()
@@ -24,7 +24,7 @@ def saved_and_restored(tree, folder):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
         )
         found = checkpointer.restore(folder / "step", target)
-    keys = lambda x, y: jax.random.wrap_key_data(y) if is_key(x) else y  # noqa: E731
+    keys = lambda x, y: jax.random.wrap_key_data(y) if is_key(x) else y
     return jax.tree.map(keys, tree, found)
 
 
