@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which dtype work is done in; nothing here reads a process-wide setting."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,11 +9,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 
+def wider(*dtypes: DTypeLike) -> Any:
+    """The narrowest dtype that holds all of these, also where promotion is strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, map(jnp.dtype, dtypes))
+
+
 def work_dtype(dtype: DTypeLike, compute_dtype: DTypeLike | None = None) -> Any:
     """The dtype to compute in: as asked, else float32 for 16-bit, else unchanged."""
     if compute_dtype is not None:
         return jnp.dtype(compute_dtype)
-    return jnp.promote_types(dtype, jnp.float32)
+    return wider(dtype, jnp.float32)
 
 
 def times(x: jax.Array, factor: ArrayLike) -> jax.Array:

@@ -105,7 +105,7 @@ def on_matrices(
 
 
 class ByLayoutState(NamedTuple):
-    """State of `by_layout`: that of each group, on its own leaves."""
+    """matrix, rest: the state of each group, on its own leaves."""
 
     matrix: Any
     rest: Any

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from orthoptax._dtypes import work_dtype
+
 
 @dataclasses.dataclass(frozen=True)
 class Inner:
@@ -38,7 +40,7 @@ class Inner:
         precision: lax.PrecisionLike = lax.Precision.HIGHEST,
     ) -> jax.Array:
         """x y^H: (..., m, n), (..., k, n) to (..., m, k); 16-bit sums in float32."""
-        accumulator = jnp.promote_types(x.dtype, jnp.float32)
+        accumulator = work_dtype(x.dtype)
         gram = jnp.matmul(
             x,
             jnp.conj(y).mT,

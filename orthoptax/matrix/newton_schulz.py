@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from orthoptax._check import is_callable, message
-from orthoptax._dtypes import work_dtype
+from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Scale, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.norms import frobenius
@@ -60,8 +60,8 @@ def newton_schulz(
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         work = work_dtype(x.dtype, compute_dtype)
-        wide = jnp.promote_types(work, jnp.float32)  # norms and sums, never 16-bit
-        y = scale(x.astype(jnp.promote_types(x.dtype, wide)), inner).astype(work)
+        wide = work_dtype(work)  # norms and sums, never 16-bit
+        y = scale(x.astype(wider(x.dtype, wide)), inner).astype(work)
 
         def stage(y: jax.Array, c: jax.Array) -> jax.Array:
             gram = inner.product(y, y, precision=precision)
@@ -90,7 +90,7 @@ def _matmul(
         x.astype(dtype),
         y.astype(dtype),
         precision=precision,
-        preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+        preferred_element_type=work_dtype(dtype),
     )
 
 

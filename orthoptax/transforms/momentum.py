@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax._check import in_range
-from orthoptax._dtypes import work_dtype
+from orthoptax._dtypes import wider, work_dtype
 
 
 class MomentumState(NamedTuple):
@@ -73,7 +73,7 @@ def momentum(
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def leaf(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-            work = work_dtype(jnp.promote_types(g.dtype, m.dtype))
+            work = work_dtype(wider(g.dtype, m.dtype))
             b = jnp.asarray(b1).astype(work)
             fresh = (1 - b) * g.astype(work) if ema else g.astype(work)
             m = b * m.astype(work) + fresh

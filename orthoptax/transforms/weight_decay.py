@@ -15,7 +15,7 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
-from orthoptax._dtypes import work_dtype
+from orthoptax._dtypes import wider, work_dtype
 from orthoptax.transforms.learning_rate import rate_at
 
 
@@ -117,6 +117,7 @@ def independent(
 
     Source: Emerging-Optimizers@fd77292, weight decay method `independent`.
     """
+    _check.learning_rate("independent", learning_rate)
     return _decay(
         "independent",
         weight_decay,
@@ -148,6 +149,7 @@ def palm(
 
     Source: Emerging-Optimizers@fd77292, weight decay method `palm`.
     """
+    _check.learning_rate("palm", learning_rate)
     return _decay(
         "palm",
         weight_decay,
@@ -164,9 +166,6 @@ def _decay(
 ) -> optax.GradientTransformationExtraArgs:
     """The link that maps (update, parameter, wd, lr) leaf by leaf through `form`."""
     _check.in_range(where, "weight_decay", weight_decay)
-    owns_rate = learning_rate is not None
-    learning_rate = learning_rate if owns_rate else 1.0
-    _check.learning_rate(where, learning_rate)
 
     def init(params: optax.Params) -> WeightDecayState:
         del params
@@ -181,12 +180,14 @@ def _decay(
         del extra
         _check.has_params(where, params)
         count = jnp.asarray(optax.safe_increment(state.count))
-        if not owns_rate and isinstance(weight_decay, float) and weight_decay == 0:
-            return updates, WeightDecayState(count)  # half the compile time of a link
-        rate = rate_at(learning_rate, state.count)
+        rate = 1.0
+        if learning_rate is not None:
+            rate = rate_at(learning_rate, state.count)
+        elif isinstance(weight_decay, float | int) and weight_decay == 0:
+            return updates, WeightDecayState(count)  # nothing enters the program
 
         def leaf(u: jax.Array, p: jax.Array) -> jax.Array:
-            work = work_dtype(jnp.promote_types(u.dtype, p.dtype))
+            work = work_dtype(wider(u.dtype, p.dtype))
             wd, lr = (jnp.asarray(x).astype(work) for x in (weight_decay, rate))
             return form(u.astype(work), p.astype(work), wd, lr).astype(u.dtype)
 

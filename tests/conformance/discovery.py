@@ -121,7 +121,7 @@ class Subject:
         return [n for n, hint in self.hints.items() if hint in (int, int | None)]
 
     def only_keywords(self) -> bool:
-        """Whether no argument is variadic; `optax.inject_hyperparams` knows none such."""
+        """Whether none is variadic, which `optax.inject_hyperparams` cannot pass."""
         return all(p.kind is not p.VAR_POSITIONAL for p in self.parameters.values())
 
     def dtypes(self) -> list[str]:

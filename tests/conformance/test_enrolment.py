@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every public name meets every law that applies to it."""
 
+import importlib
 import inspect
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
 import types
+import typing
 
 import jax
 import numpy as np
 import optax
 import pytest
 
+import orthoptax
 from tests.conformance import discovery
 from tests.conformance.discovery import FLOORS, kind, subjects
 
@@ -117,6 +121,20 @@ def test_every_public_object_is_in_a_list():
             if not name.startswith("_") and not isinstance(thing, types.ModuleType)
         }  # fmt: skip
         assert public == set(floor.__all__)
+
+
+def test_transforms_are_public_on_the_known_floors_only():
+    # One that another package published would meet no law.
+    listed = {s.constructor for s in subjects()}
+    packages = [m.name for m in pkgutil.iter_modules(orthoptax.__path__) if m.ispkg]
+    assert len(packages) >= len(FLOORS)
+    for package in packages:
+        module = importlib.import_module(f"orthoptax.{package}")
+        for thing in (vars(module) | vars(orthoptax)).values():
+            if isinstance(thing, types.FunctionType) and thing not in listed:
+                returns = typing.get_type_hints(thing).get("return")
+                assert returns is not optax.GradientTransformationExtraArgs, thing
+                assert returns is not optax.GradientTransformation, thing
 
 
 def test_what_says_it_is_no_transform_is_none():
