@@ -37,5 +37,5 @@ __all__ = [
     "optimizers",
     "rules",
     "transforms",
-    *optimizers.__all__,
 ]
+__all__ += optimizers.__all__

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which dtype work is done in; nothing here reads a process-wide setting."""
 
-import functools
 from typing import Any
 
 import jax
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 
-def wider(*dtypes: DTypeLike) -> Any:
-    """The narrowest dtype that holds all of these, also where promotion is strict."""
+def wider(a: DTypeLike, b: DTypeLike) -> Any:
+    """The narrowest dtype that holds both, also where promotion is strict."""
     with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, map(jnp.dtype, dtypes))
+        return jnp.promote_types(a, b)
 
 
 def work_dtype(dtype: DTypeLike, compute_dtype: DTypeLike | None = None) -> Any:
