@@ -65,7 +65,10 @@ def main(run: Callable[[Any], list[Record]], options: type[Options]) -> None:
     """Reads the command line, runs, prints the table, writes the records."""
     settings = tyro.cli(options, description=sys.modules["__main__"].__doc__)
     if settings.json is not None:
-        settings.json.touch()  # a folder that is missing is said before the work
+        try:
+            settings.json.touch()
+        except OSError as error:  # said before the work, not after it
+            sys.exit(f"--json: {error}. Expected a file that can be written. Name one")
     started, load = time.perf_counter(), os.getloadavg()[0]
     records = run(settings)
     if settings.json is not None:

@@ -71,8 +71,8 @@ def run(options: Polar) -> list[Record]:
     shapes = options.shapes or (QUICK_SHAPES if options.quick else SHAPES)
     if wrong := [f"{m}x{n}" for m, n in shapes if not 0 < m <= n]:
         sys.exit(
-            f"polar: --shapes {' '.join(wrong)} not wide. Expected rows, columns with "
-            "rows no more than columns. Turn them round: kernels see the wide side"
+            f"polar: shape {', '.join(wrong)} is taller than wide or empty. Expected "
+            "rows and columns in turn, rows no more than columns. Swap the two"
         )
     repeats = options.repeats or (25 if options.quick else 10)
     kernels = {

@@ -21,6 +21,7 @@ def curves(summary: Summary) -> bytes:
                 axes.plot(curve.steps, curve.losses, color=f"C{index}", alpha=0.2)
         label = f"{name}, {best.learning_rate:g}"
         axes.plot(best.steps, best.losses, "o-", color=f"C{index}", label=label, ms=3)
+    _skip_the_fall(axes, summary)
     return _png(figure, axes, summary)
 
 
@@ -28,6 +29,9 @@ def learning_rates(summary: Summary) -> bytes:
     """Final validation loss against peak learning rate; diverged runs as crosses."""
     figure, axes = _axes("peak learning rate")
     axes.set_xscale("log")
+    ticks = sorted({c.learning_rate for c in summary.curves})
+    axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
+    axes.set_xticks([], minor=True)
     for index, name in enumerate(summary.best):
         mine = [c for c in summary.curves if c.optimizer == name]
         rates = [c.learning_rate for c in mine]
@@ -35,6 +39,15 @@ def learning_rates(summary: Summary) -> bytes:
         axes.plot(rates, finals, "o-", color=f"C{index}", label=name)
         _crosses(axes, mine, index)
     return _png(figure, axes, summary)
+
+
+def _skip_the_fall(axes: Axes, summary: Summary) -> None:
+    """Leaves out of the picture what the first interval gains, where there are more."""
+    rest = [loss for best in summary.best.values() for loss in best.losses[1:]]
+    rest = [loss for loss in rest if math.isfinite(loss)]
+    if len(rest) > len(summary.best) and max(rest) > min(rest):
+        margin = 0.05 * (max(rest) - min(rest))
+        axes.set_ylim(min(rest) - margin, max(rest) + margin)
 
 
 def _crosses(axes: Axes, curves: list[Curve], index: int) -> None:
@@ -57,8 +70,9 @@ def _axes(title: str) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure, axes: Axes, summary: Summary) -> bytes:
     bits = summary.manifest["data"]["zlib_bits_per_byte"]
-    axes.axhline(bits * math.log(2), color="black", ls=":", lw=1, label="zlib -9")
-    axes.legend(loc="upper right", fontsize="small")
+    reference = f"zlib -9: {bits * math.log(2):.2f} nats/byte"
+    axes.set_title(reference, loc="right", fontsize="small")
+    axes.legend(loc="best", fontsize="small")
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "orthoptax"}):
         figure.savefig(out, format="png", metadata={"Software": None})
