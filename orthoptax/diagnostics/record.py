@@ -98,17 +98,9 @@ def record(
       >>> int(optax.tree.get(state, "orthogonalized")), int(state.matrices)
       (1, 1)
 
-
     Source: ours; Hutchinson, 1990, for the probes.
     """
-    _check.in_range("record", "tolerance", tolerance)
-    _check.in_range("record", "probes", probes, 1)
-    _check.in_range("record", "steps", steps, 1)
-    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            _check.message("record", f"key has dtype {key.dtype}", "a typed key",
-                           "Pass jax.random.key(seed)")
-        )  # fmt: skip
+    _check_arguments(tolerance, probes, steps, key)
 
     def init(params: optax.Params) -> RecordState:
         for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
@@ -156,6 +148,20 @@ def record(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_arguments(
+    tolerance: ArrayLike, probes: int, steps: int, key: jax.Array | None
+) -> None:
+    """Raises for numbers out of range and for a key of the old, untyped kind."""
+    _check.in_range("record", "tolerance", tolerance)
+    _check.in_range("record", "probes", probes, 1)
+    _check.in_range("record", "steps", steps, 1)
+    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            _check.message("record", f"key has dtype {key.dtype}", "a typed key",
+                           "Pass jax.random.key(seed)")
+        )  # fmt: skip
 
 
 def _probe_all(
