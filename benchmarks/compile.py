@@ -40,7 +40,7 @@ COUNTED = {
 @dataclasses.dataclass
 class Compile(Options):
     layers: int | None = None
-    """Layers of six matrices each; None: 96, with --quick 12."""
+    """Layers of six matrices each; None: 96, with --quick 24."""
     width: int = 64
     """Four matrices are width x width, one width x 4 width, one 4 width x width."""
     repeats: int = 3
@@ -80,7 +80,7 @@ class Program:
 
 
 def run(options: Compile) -> list[Record]:
-    layers = options.layers or (12 if options.quick else 96)
+    layers = options.layers or (24 if options.quick else 96)
     optimizers = {
         "orthoptax muon": muon(0.02),
         "optax.contrib.muon": optax.contrib.muon(0.02, consistent_rms=0.2),

@@ -90,9 +90,11 @@ def test_quick(program, tmp_path):
 
 def test_compile_counts_what_is_there(small):
     lines = small("compile")
-    # Two stacks of three products in two loops; twelve leaves of three products.
+    # Two stacks of three products in two loops; twelve leaves of three products, which
+    # newer releases of jax write out for each of the five steps.
     (dots,) = figures(lines, "StableHLO dots")
-    assert (dots["ours"], dots["reference"]) == (6, 36)
+    assert dots["ours"] == 6
+    assert dots["reference"] in (36, 5 * 36)
     (loops,) = figures(lines, "StableHLO loops")
     assert (loops["ours"], loops["reference"]) == (4, 0)
     (text,) = figures(lines, ": HLO text")

@@ -75,13 +75,13 @@ def test_a_program_for_every_leaf_would_be_seen():
     assert len(re.findall(DOTS["StableHLO"], lone.as_text())) == 3 * len(tree)
 
 
-def test_temporaries_stay_within_two_trees(program):
+def test_temporaries_stay_within_one_tree(program):
     number, _, temporaries = program
     tree = 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(layers(number)))
     matrix = 4 * WIDTH * 4 * WIDTH
     # A stack in and a stack out of every leaf, and one matrix at a time in work, with a
     # few copies. optax.contrib.muon takes 6.2 trees here.
-    assert temporaries <= 2 * tree + 4 * matrix
+    assert temporaries <= tree + 4 * matrix
 
 
 @pytest.mark.parametrize(("m", "n"), [(16, 48), (32, 32), (64, 256)])
