@@ -4,7 +4,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, cast
 
 from orthoptax._check import message
 from orthoptax._types import Layout
@@ -93,25 +93,16 @@ class Rules:
 
     def __call__(self, name: str, leaf: Any) -> MatrixView | None:
         """The view of a leaf; an error if none, several or an ambiguous one apply."""
-        return self._ask(name, leaf, "view")
+        rule = self._find(name, tuple(leaf.shape))
+        if rule is not None:
+            return cast(MatrixView | None, rule.view)  # a question was raised as error
+        return self.base(name, leaf) if self.base else None
 
     def role(self, name: str, leaf: Any) -> str:
         """The word for this leaf in the routing table."""
-        return self._ask(name, leaf, "role")
-
-    @overload
-    def _ask(self, name: str, leaf: Any, field: Literal["role"]) -> str: ...
-    @overload
-    def _ask(
-        self, name: str, leaf: Any, field: Literal["view"]
-    ) -> MatrixView | None: ...
-    def _ask(self, name: str, leaf: Any, field: str) -> Any:
-        """One field of the rule that decides, else of the base's answer."""
         rule = self._find(name, tuple(leaf.shape))
         if rule is not None:
-            return getattr(rule, field)
-        if field == "view":
-            return self.base(name, leaf) if self.base else None
+            return rule.role
         return getattr(self.base, "role", lambda *_: "by the base layout")(name, leaf)
 
     def _find(self, name: str, shape: Shape) -> Rule | None:
