@@ -69,6 +69,7 @@ def test_stacks_are_bounded_by_leaves_and_by_bytes():
     )
     assert whiles() == 1
     assert whiles(max_leaves=4) == 2
+    assert whiles(max_leaves=2) == 4
     assert whiles(max_bytes=48 * 3) == 3
 
 
