@@ -14,7 +14,7 @@ from orthoptax._types import matrix_link
 from orthoptax.diagnostics import measures
 from orthoptax.matrix.orientation import flip
 
-TOLERANCE = 0.85  # between 0.80, Muon in one run, and 1.00, square noise; see `record`
+TOLERANCE = 0.85  # below 1.00, square noise; above 0.40, Jordan's steps; see `record`
 
 
 class RecordState(NamedTuple):
@@ -62,19 +62,16 @@ def record(
 
     What the error is. Gaussian matrices of 128 rows, and others of condition number up
     to 100: 0.00-0.12 after exact or well tuned polar functions, 0.30-0.40 after
-    Jordan's five steps. Square Gaussian noise, its signs, and the zero matrix: 1. In
-    one run of a small language model (2 layers of width 128, 200 steps), from which the
-    default tolerance was chosen, Muon had 0.7-1.4 in the first ten steps and 0.35-0.80
-    from step 50 on; its raw momentum had 2.1-11, Adam's directions 1.9-6.0.
+    Jordan's five steps. Square Gaussian noise, its signs, and the zero matrix: 1.
 
     What it cannot tell. Independent entries have sqrt(min/max): noise of 2:1 has 0.71,
     of 4:1 0.50, and counts as orthogonalized; so does a matrix of one row. A direction
     that is orthogonal on a part only, k of r singular values equal and the others not
     lifted (gradients of low rank; singular values below 1/485 of the norm, under
-    Jordan's steps), has sqrt(r/k - 1) and is not counted below k = 0.58 r. In one run
-    on ten classes Muon stood at 0.6-1.9 from step 10 on, its raw momentum at 3.2-10,
-    Adam at 2.4-9.3: there the default counts few or none, and `tolerance=2` tells them
-    apart.
+    Jordan's steps), has sqrt(r/k - 1) and is not counted below k = 0.58 r. So Muon
+    itself is not counted while its gradients are of low rank; a larger tolerance then
+    counts it, and square noise too. Read `update_rms` beside the count: it is what the
+    shape rule promises, 0.2 under `match_rms`, less the part that was not lifted.
 
     Args:
       tolerance: largest error that counts as orthogonalized. Traceable.

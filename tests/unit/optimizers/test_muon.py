@@ -106,7 +106,7 @@ def test_place_wraps_the_matrix_links_only():
 
 
 def test_the_layout_routes():
-    layout = rules(("blocks", MatrixView((-1,), (-2,))), ("", None, ))  # fmt: skip
+    layout = rules(("blocks", MatrixView((-1,), (-2,))), ("", None))
     with pytest.raises(ValueError, match="matches rules that disagree"):
         muon(0.1, layout=layout).init({k: jnp.asarray(v) for k, v in PARAMS.items()})
     layout = rules(("blocks", MatrixView((-1,), (-2,))), ("dense", None))
