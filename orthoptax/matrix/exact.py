@@ -45,8 +45,8 @@ def svd() -> Polar:
                 )
             )
         y = x.astype(work_dtype(x.dtype))
-        # QR iteration: on a graded matrix (scaled6x10 of the golden case) the divide and
-        # conquer that is the default on CPU misses the recorded float32 tolerance.
+        # QR iteration: on a graded matrix (scaled6x10 in the golden data) divide and
+        # conquer, the default on CPU, misses the recorded float32 tolerance.
         u, s, vh = lax.platform_dependent(
             flip(y),
             cpu=functools.partial(_svd, algorithm=lax.linalg.SvdAlgorithm.QR),
