@@ -2,9 +2,10 @@
 """The callable types that parts are passed as, a sentence each."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+import optax
 
 Schedule = Sequence[Sequence[float]]
 """Coefficients (c_0, c_1, ...) of one odd polynomial x(c_0 + c_1 x^2 + ...) a stage."""
@@ -27,6 +28,22 @@ ShapeRule = Callable[[int, int, tuple[int, ...]], float]
 
 Place = Callable[[Callable[..., Any]], Callable[..., Any]]
 """place(update): the update of the matrix links, run where the place decides."""
+
+
+class Compressed(NamedTuple):
+    """What a compressor makes of a tree: two trees of the same structure.
+
+    out: what goes on down the chain. kept: the part of the input that `out` stands for,
+    in the input's own scale.
+    """
+
+    out: Any
+    kept: Any
+
+
+class Compressor(optax.GradientTransformationExtraArgs):
+    """A transform whose `update` returns a `Compressed` where others return a tree."""
+
 
 Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 

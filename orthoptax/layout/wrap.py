@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from orthoptax._check import is_callable, message
-from orthoptax._types import Layout, Place
+from orthoptax._types import Compressed, Layout, Place
 from orthoptax.layout.leaves import parameters
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.tables import flax
@@ -38,7 +38,8 @@ def on_matrices(
     matrices pass through.
 
     Args:
-      *links: transforms; none means the identity. Static.
+      *links: transforms; none means the identity. The last may be a `Compressor`, both
+        of whose trees then go back to the leaves' shapes. Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
       place: wraps the update of the links, to run it elsewhere; None: here. Static.
     State:
@@ -93,13 +94,18 @@ def on_matrices(
             **extra,
         )
 
-        def back(name: str, leaf: jax.Array) -> jax.Array:
-            if name not in views:
-                return leaf
-            parts = [matrices[key] for key in _keys(name, views[name])]
-            return views[name].join(parts, leaf.shape)
+        def lower(tree: dict[str, jax.Array]) -> Any:
+            def leaf(name: str, u: jax.Array) -> jax.Array:
+                if name not in views:
+                    return u
+                parts = [tree[key] for key in _keys(name, views[name])]
+                return views[name].join(parts, u.shape)
 
-        return map_named(back, updates), OnMatricesState(links)
+            return map_named(leaf, updates)
+
+        if isinstance(matrices, Compressed):
+            return Compressed(*map(lower, matrices)), OnMatricesState(links)
+        return lower(matrices), OnMatricesState(links)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

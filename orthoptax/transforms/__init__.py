@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links of optax.chain, one idea each."""
 
+from orthoptax.transforms.error_feedback import error_feedback, whole
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -20,10 +21,13 @@ from orthoptax.transforms.weight_decay import (
     l2,
     palm,
 )
+from orthoptax.transforms.with_input import with_input
+from orthoptax.transforms.with_statistics import with_statistics
 
 __all__ = [
     "cautious",
     "decoupled",
+    "error_feedback",
     "independent",
     "l2",
     "match_rms",
@@ -37,4 +41,7 @@ __all__ = [
     "spectral",
     "spectral_norm",
     "unscaled",
+    "whole",
+    "with_input",
+    "with_statistics",
 ]

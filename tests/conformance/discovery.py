@@ -15,9 +15,10 @@ import pytest
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax import diagnostics, layout, optimizers, transforms
-from orthoptax._types import Layout
+from orthoptax._types import Compressor, Layout
 from orthoptax.layout import on_matrices
 from orthoptax.layout.rules import Rules
+from orthoptax.transforms import error_feedback
 from tests import zoo
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
@@ -36,6 +37,8 @@ def kind(thing: Any) -> str:
     if isinstance(thing, types.FunctionType):
         takes = list(inspect.signature(thing).parameters)
         returns = typing.get_type_hints(thing).get("return")
+        if returns is Compressor:
+            return "compressor"
         if isinstance(returns, type) and issubclass(
             returns, optax.GradientTransformation
         ):
@@ -75,6 +78,11 @@ class Subject:
         return self.floor == "optimizers"
 
     @property
+    def is_compressor(self) -> bool:
+        """Whether it is a part of `error_feedback`, within which it is then tested."""
+        return kind(self.constructor) == "compressor"
+
+    @property
     def on_matrices(self) -> bool:
         """Whether it stands in matrix coordinates."""
         return getattr(self.constructor, "coordinates", None) == "matrix"
@@ -99,9 +107,10 @@ class Subject:
 
     def lift(self, constructor: Callable[..., Any]) -> Callable[..., Any]:
         """A constructor whose results stand in parameter coordinates."""
-        if not self.on_matrices:
-            return constructor
-        return lambda **arguments: on_matrices(constructor(**arguments))
+        wrap = on_matrices if self.on_matrices else lambda tx: tx
+        if self.is_compressor:
+            wrap = lambda tx, inner=wrap: error_feedback(compressor=inner(tx))
+        return lambda **arguments: wrap(constructor(**arguments))
 
     def only_ours(self) -> dict[str, Any]:
         """Arguments that leave stock optax out: it has laws of its own."""
@@ -163,7 +172,7 @@ def subjects() -> tuple[Subject, ...]:
         Subject(name, floor.__name__.rpartition(".")[2], getattr(floor, name))
         for floor in FLOORS
         for name in sorted(floor.__all__)
-        if kind(getattr(floor, name)) == "transform"
+        if kind(getattr(floor, name)) in ("transform", "compressor")
     )
 
 

@@ -254,3 +254,6 @@ def megatron_adamw(
     return optax.GradientTransformation(
         lambda params: (jnp.zeros((), jnp.int32), zeros(params), zeros(params)), update
     )
+
+
+OPTIMIZERS = {"muon": muon_case, "muon_with_aux_adam": muon_with_aux_adam}

@@ -2,7 +2,7 @@
 """Reads recorded cases and replays them; knows nothing of any algorithm.
 
 A case is `<stem>.json` (algorithm, hyperparameters, tolerances) beside `<stem>.npz`
-(float64 arrays). `tests/golden/algorithms.py` turns the json into something to run.
+(float64 arrays). The other modules of this folder turn the json into something to run.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ import functools
 import json
 import os
 import pathlib
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,18 +104,45 @@ def close(got: Any, want: np.ndarray, what: str, rtol: float, atol: float) -> No
     np.testing.assert_allclose(got, want, rtol=rtol, atol=atol, err_msg=what)
 
 
-def replay_steps(tx: optax.GradientTransformation, case: Case, dtype: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An optimizer, and what a case records beside its parameters.
+
+    Args:
+      tx: the optimizer.
+      prepare: (state, case, dtype) -> state: puts recorded draws into the first state.
+      observe: (state before, state after, updates) -> {kind: {leaf: value}}: what to
+        hold against 'extra/<t>/<kind>/<leaf>' wherever that was recorded.
+    """
+
+    tx: optax.GradientTransformation
+    prepare: Callable[[Any, Case, str], Any] = lambda state, case, dtype: state
+    observe: Callable[[Any, Any, Any], dict[str, dict[str, Any]]] = lambda *_: {}
+
+
+def replay_steps(run: Any, case: Case, dtype: str) -> None:
     """Every recorded step, each from our own previous parameters."""
+    run = run if isinstance(run, Run) else Run(run)
     cast = lambda tree: {k: jax.numpy.asarray(v, dtype) for k, v in tree.items()}
     params = cast(case.group("param"))
-    state, update = tx.init(params), jax.jit(tx.update)
+    state = run.prepare(run.tx.init(params), case, dtype)
+    update = jax.jit(run.tx.update)
+    seen = set()
     for t in range(1, case.steps + 1):
+        before = state
         updates, state = update(cast(case.group(f"grad/{t}")), state, params)
         params = optax.apply_updates(params, updates)
         after = case.group(f"after/{t}")
         assert set(params) == set(after)
         for name, want in after.items():
             close(params[name], want, f"step {t}, {name}", **case.tolerance(dtype))
+        for kind, values in run.observe(before, state, updates).items():
+            for name, want in case.group(f"extra/{t}/{kind}").items():
+                what = f"step {t}, {kind}, {name}"
+                close(values[name], want, what, **case.tolerance(dtype))
+                seen.add(kind)
+    recorded = {k.split("/")[2] for k in case.arrays if re.match("extra/[1-9]", k)}
+    assert seen == recorded, f"recorded {recorded}, held against ours {seen}"
 
 
 def replay_function(function: Any, case: Case, dtype: str) -> None:

@@ -2,15 +2,33 @@
 """Parity with numbers recorded from the authors' own code, every step of every case."""
 
 import contextlib
+import importlib
+import pathlib
+import pkgutil
+from typing import Any
 
 import jax
 import pytest
 
-from tests.golden.muon_family import muon_case, muon_with_aux_adam
-from tests.golden.orthogonalize import KERNELS
 from tests.golden.replay import Case, cases, close, replay_function, replay_steps
 
-OPTIMIZERS = {"muon": muon_case, "muon_with_aux_adam": muon_with_aux_adam}
+
+def table(name: str) -> dict[str, Any]:
+    """The dictionaries of this name in all modules of this folder, as one."""
+    merged: dict[str, Any] = {}
+    for found in pkgutil.iter_modules([str(pathlib.Path(__file__).parent)]):
+        if not found.name.startswith("test_"):
+            part = getattr(
+                importlib.import_module(f"tests.golden.{found.name}"), name, {}
+            )
+            assert not merged.keys() & part.keys(), found.name
+            merged |= part
+    return merged
+
+
+OPTIMIZERS = table("OPTIMIZERS")  # algorithm: case -> optimizer, or a `Run` of it
+KERNELS = table("KERNELS")  # algorithm: case -> function of one array
+REPLAYS = table("REPLAYS")  # algorithm: (case, dtype) -> None, for all other records
 
 
 def runs() -> list:
@@ -26,7 +44,9 @@ def test_parity(case: Case, dtype: str):
     algorithm = case.meta["algorithm"]
     x64 = jax.enable_x64(dtype == "float64")
     with x64 if dtype == "float64" else contextlib.nullcontext():
-        if case.steps:
+        if algorithm in REPLAYS:
+            REPLAYS[algorithm](case, dtype)
+        elif case.steps:
             replay_steps(OPTIMIZERS[algorithm](case), case, dtype)
         else:
             replay_function(KERNELS[algorithm](case), case, dtype)
