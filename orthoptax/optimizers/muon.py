@@ -8,10 +8,11 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Polar, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
+from orthoptax.optimizers._rest import rest_or_adamw
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
-from orthoptax.transforms.scale_by_shape import match_rms, scale_by_shape
+from orthoptax.transforms.scale_by_shape import scale_by_shape
 from orthoptax.transforms.weight_decay import decoupled
 
 
@@ -75,16 +76,7 @@ def muon(
       KellerJordan/Muon@857d1ad, muon.py. Scale: Liu et al., arXiv:2502.16982.
     """
     _check.learning_rate("muon", learning_rate)
-    if rest is None and shape_rule not in (None, match_rms):
-        raise ValueError(
-            _check.message(
-                "muon",
-                f"shape_rule={getattr(shape_rule, '__name__', shape_rule)} has a rate "
-                "of its own, which AdamW's for the other leaves need not be",
-                "rest= beside it",
-                "Pass for example rest=optax.adamw(3e-4, weight_decay=0.0)",
-            )
-        )
+    rest = rest_or_adamw("muon", learning_rate, rest, shape_rule)
     layout = flax() if layout is None else layout
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
@@ -98,5 +90,4 @@ def muon(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    rest = optax.adamw(learning_rate, weight_decay=0.0) if rest is None else rest
     return by_layout(matrix=matrix, rest=rest, layout=layout)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which optimizer the leaves get that are no matrices, where none was given."""
+
+import optax
+
+from orthoptax import _check
+from orthoptax._types import ShapeRule
+from orthoptax.transforms.scale_by_shape import match_rms
+
+
+def rest_or_adamw(
+    where: str,
+    learning_rate: optax.ScalarOrSchedule,
+    rest: optax.GradientTransformation | None,
+    shape_rule: ShapeRule | None = None,
+) -> optax.GradientTransformation:
+    """`rest`, or AdamW at the same rate where that rate can be right for both groups.
+
+    Raises: ValueError for a shape rule of another scale than AdamW's without `rest`.
+    """
+    if rest is not None:
+        return rest
+    if shape_rule not in (None, match_rms):
+        raise ValueError(
+            _check.message(
+                where,
+                f"shape_rule={getattr(shape_rule, '__name__', shape_rule)} has a rate "
+                "of its own, which AdamW's for the other leaves need not be",
+                "rest= beside it",
+                "Pass for example rest=optax.adamw(3e-4, weight_decay=0.0)",
+            )
+        )
+    return optax.adamw(learning_rate, weight_decay=0.0)
