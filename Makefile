@@ -27,6 +27,7 @@ help:
 	@echo 'make types     pyright on the package'
 	@echo 'make compare   optimizers side by side [ARGS="--help"]'
 	@echo 'make bench     every program in benchmarks/, quickly'
+	@echo 'make table     measure every optimizer, rewrite the table of README.md'
 	@echo 'make wheel     wheel and sdist into dist/'
 	@echo 'make clean     remove .venv and all that was built'
 
@@ -63,6 +64,9 @@ bench: venv
 	  .venv/bin/python "$$program" --quick $(ARGS) || exit 1; \
 	done
 
+table: venv
+	.venv/bin/python benchmarks/optimizers.py --readme README.md $(ARGS)
+
 wheel: venv
 	rm -rf dist
 	$(RUN) build
@@ -72,4 +76,4 @@ clean:
 	find orthoptax tests benchmarks notebooks -name __pycache__ -prune \
 	  -exec rm -rf {} +
 
-.PHONY: help venv test slow lint format types compare bench wheel clean
+.PHONY: help venv test slow lint format types compare bench table wheel clean

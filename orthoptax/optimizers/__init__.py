@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named optimizers, one chain each."""
+"""Named optimizers, one chain each; every function imported here is public."""
 
-from orthoptax.optimizers.muon import muon
+import inspect as _inspect
 
-__all__ = ["muon"]
+from orthoptax.optimizers.muon import muon as muon
+
+__all__ = sorted(  # pyright: ignore[reportUnsupportedDunderAll] - aliases export too
+    name for name, thing in globals().items() if _inspect.isfunction(thing)
+)

@@ -58,6 +58,7 @@ def muon(
     State:
       matrix: `MomentumState` (momentum, like the matrices), the links' states, counts.
       rest: the state of `rest`.
+      Memory: m*n numbers a matrix of m rows and n columns.
     Returns: a `GradientTransformationExtraArgs` that needs `params`.
     Raises: ValueError for a number out of range, a shape rule without `rest`, or, in
       `init`, a leaf that the layout cannot decide; TypeError for integer leaves.
@@ -72,6 +73,7 @@ def muon(
     Deviations: the authors' code scales by sqrt(max(1, rows/cols)) (`original`, rate
       near 0.02) and adds 1e-7 to the norm; both by argument. optax.contrib.muon
       corrects the bias of M inside Nesterov: `momentum(bias_correction=True)`.
+    Family: Muon.
     Source: Jordan et al., Muon: An optimizer for hidden layers, 2024; code
       KellerJordan/Muon@857d1ad, muon.py. Scale: Liu et al., arXiv:2502.16982.
     """

@@ -36,7 +36,8 @@ def with_input(
     Raises: TypeError if `combine` is not a function.
     Example:
       >>> import jax.numpy as jnp
-      >>> tx = with_input(optax.scale_by_sign(), lambda before, after: abs(before).max() * after)
+      >>> largest = lambda before, after: abs(before).max() * after
+      >>> tx = with_input(optax.scale_by_sign(), largest)
       >>> tx.update({"w": jnp.asarray([3.0, -1.0])}, tx.init({}))[0]["w"].tolist()
       [3.0, -3.0]
 
