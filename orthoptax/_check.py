@@ -84,3 +84,41 @@ def is_matrix(where: str, name: str, shape: Iterable[int]) -> None:
                 "Wrap the link in on_matrices(...)",
             )
         )
+
+
+def fraction(where: str, name: str, value: Any) -> None:
+    """Raises unless value is a Python number in (0, 1]: it decides shapes."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, np.number)):
+        raise TypeError(
+            message(
+                where,
+                f"{name}={value!r} is not a Python number",
+                "one, since it decides shapes",
+                f"Pass a number; under optax.inject_hyperparams name {name} in "
+                "static_args",
+            )
+        )
+    if not 0 < float(value) <= 1:  # also refuses NaN
+        raise ValueError(
+            message(
+                where,
+                f"{name}={value} is out of range",
+                "a number in (0, 1]",
+                f"Change {name}",
+            )
+        )
+
+
+def count(where: str, name: str, value: Any) -> None:
+    """Raises unless value is a Python integer of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            message(
+                where,
+                f"{name}={value!r} is not a Python integer",
+                "one, since it decides shapes or the program",
+                f"Pass an integer; under optax.inject_hyperparams name {name} in "
+                "static_args",
+            )
+        )
+    in_range(where, name, value, 1)

@@ -15,7 +15,12 @@ def wider(a: DTypeLike, b: DTypeLike) -> Any:
 
 
 def work_dtype(dtype: DTypeLike, compute_dtype: DTypeLike | None = None) -> Any:
-    """The dtype to compute in: as asked, else float32 for 16-bit, else unchanged."""
+    """The dtype to compute in: as asked, else float32 for 16-bit, else unchanged.
+
+    Complex numbers stay complex, of the real dtype asked for or of float32.
+    """
+    if compute_dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+        return wider(compute_dtype, jnp.complex64)
     if compute_dtype is not None:
         return jnp.dtype(compute_dtype)
     return wider(dtype, jnp.float32)

@@ -10,7 +10,19 @@ import optax
 Schedule = Sequence[Sequence[float]]
 """Coefficients (c_0, c_1, ...) of one odd polynomial x(c_0 + c_1 x^2 + ...) a stage."""
 
-Scale = Callable[..., jax.Array]
+
+class Scaled(NamedTuple):
+    """What a scale makes of a matrix.
+
+    x: the matrix, divided. gram: x x^H of the divided matrix, where the scale had to
+    form it anyway, so that the first stage need not; else None.
+    """
+
+    x: jax.Array
+    gram: jax.Array | None = None
+
+
+Scale = Callable[..., Scaled]
 """scale(x, inner): x divided so that its singular values fit the schedule."""
 
 
@@ -19,6 +31,22 @@ class Polar(Protocol):
 
     def __call__(self, x: jax.Array, /) -> jax.Array: ...
 
+
+class Root(Protocol):
+    """Maps symmetric positive semidefinite (..., d, d) matrices V to V^(-1/2)."""
+
+    def __call__(self, v: jax.Array, /) -> jax.Array: ...
+
+
+Qr = Callable[..., jax.Array]
+"""qr(x): tall (..., p, q) matrices to orthonormal columns of the same span and order."""
+
+Ball = Callable[[jax.Array], jax.Array]
+"""ball(m): (..., rows, cols) matrices to the D of unit norm with the largest <M, D>."""
+
+Projection = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""projection(new, old, start): weights after a step, before it, and the Frobenius norm
+they began with, (..., 1, 1), to the weights that are allowed."""
 
 Layout = Callable[[str, Any], Any]
 """layout(leaf name, leaf): a `MatrixView`, or None for "not a matrix"."""
@@ -51,4 +79,13 @@ Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 def matrix_link(constructor: Constructor) -> Constructor:
     """Marks a transform that works on matrices, and so belongs in `on_matrices`."""
     constructor.coordinates = "matrix"  # pyright: ignore[reportFunctionMemberAccess]
+    return constructor
+
+
+def step_link(constructor: Constructor) -> Constructor:
+    """Marks a transform whose results are steps, which no learning rate may scale.
+
+    The rate stands before it, or within the links that it is made of.
+    """
+    constructor.makes_steps = True  # pyright: ignore[reportFunctionMemberAccess]
     return constructor

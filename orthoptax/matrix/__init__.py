@@ -1,33 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arithmetic on (..., m, n) arrays: polar factors, their scales and schedules."""
 
+from orthoptax.matrix.balls import (
+    column_ball,
+    frobenius_ball,
+    row_ball,
+    sign_ball,
+    spectral_ball,
+)
+from orthoptax.matrix.by_shape import by_shape
+from orthoptax.matrix.clip import clipped_decay, hard_cap, spectral_clip
+from orthoptax.matrix.degree_17 import DEGREE_17, Factored, degree_17
 from orthoptax.matrix.exact import svd
+from orthoptax.matrix.generate import (
+    CansSchedule,
+    cans,
+    cans_schedule,
+    composition,
+    polar_express,
+)
+from orthoptax.matrix.gram import gram_newton_schulz
+from orthoptax.matrix.gram_norms import aol, gelfand, schatten, spectral
 from orthoptax.matrix.inner import Inner, local
+from orthoptax.matrix.minimax import Minimax, minimax
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius, frobenius_add, frobenius_max
+from orthoptax.matrix.one_sided import one_sided_polar
 from orthoptax.matrix.orientation import small_side_first
+from orthoptax.matrix.projections import radial_brake, sphere, stiefel
+from orthoptax.matrix.qdwh import Halley, halley_weights, qdwh
+from orthoptax.matrix.qr import (
+    cholesky_qr,
+    cholesky_qr2,
+    householder_qr,
+    randomized_cholesky_qr,
+)
+from orthoptax.matrix.restarts import best_restarts, fewest_restarts, restart_metric
+from orthoptax.matrix.roots import (
+    NEWTON_ROOT,
+    POLAR_EXPRESS_ROOT,
+    eigen_root,
+    newton_schulz_root,
+    polar_express_root,
+)
 from orthoptax.matrix.schedules import (
     CUBIC5,
     DEEPSEEK_V4,
+    GEN4,
     JORDAN,
+    NEMO_AOL,
+    NEMO_CANS,
+    POLAR_EXPRESS,
     POLAR_EXPRESS_8,
+    POLAR_EXPRESS_101,
     POLAR_EXPRESS_102,
+    POLAR_EXPRESS_105,
     QUINTIC,
+    ROOT_BY_SHAPE,
+    TURBO,
 )
 
 __all__ = [
     "CUBIC5",
     "DEEPSEEK_V4",
+    "DEGREE_17",
+    "GEN4",
     "JORDAN",
+    "NEMO_AOL",
+    "NEMO_CANS",
+    "NEWTON_ROOT",
+    "POLAR_EXPRESS",
     "POLAR_EXPRESS_8",
+    "POLAR_EXPRESS_101",
     "POLAR_EXPRESS_102",
+    "POLAR_EXPRESS_105",
+    "POLAR_EXPRESS_ROOT",
     "QUINTIC",
+    "ROOT_BY_SHAPE",
+    "TURBO",
+    "CansSchedule",
+    "Factored",
+    "Halley",
     "Inner",
+    "Minimax",
+    "aol",
+    "best_restarts",
+    "by_shape",
+    "cans",
+    "cans_schedule",
+    "cholesky_qr",
+    "cholesky_qr2",
+    "clipped_decay",
+    "column_ball",
+    "composition",
+    "degree_17",
+    "eigen_root",
+    "fewest_restarts",
     "frobenius",
     "frobenius_add",
+    "frobenius_ball",
     "frobenius_max",
+    "gelfand",
+    "gram_newton_schulz",
+    "halley_weights",
+    "hard_cap",
+    "householder_qr",
     "local",
+    "minimax",
     "newton_schulz",
+    "newton_schulz_root",
+    "one_sided_polar",
+    "polar_express",
+    "polar_express_root",
+    "qdwh",
+    "radial_brake",
+    "randomized_cholesky_qr",
+    "restart_metric",
+    "row_ball",
+    "schatten",
+    "sign_ball",
     "small_side_first",
+    "spectral",
+    "spectral_ball",
+    "spectral_clip",
+    "sphere",
+    "stiefel",
     "svd",
 ]

@@ -2,8 +2,8 @@
 """Inner products over the long axis: here, or summed over a mesh axis.
 
 The only door through which a matrix kernel may reach another device. A kernel touches
-the long axis of its argument through these three members and otherwise multiplies from
-the short side, so the same kernel runs on a matrix whose columns are cut over a mesh.
+the long axis of its argument through these members and otherwise multiplies from the
+short side, so the same kernel runs on a matrix whose columns are cut over a mesh.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from collections.abc import Hashable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from orthoptax._dtypes import work_dtype
 
@@ -23,6 +24,9 @@ class Inner:
     Args:
       axis_name: the mesh axis (or tuple of axes) that cuts the last axis inside a
         `shard_map` or `pmap`; None if the whole axis is here. Static.
+      precision: of every product. Static.
+      compute_dtype: what the operands of a product are rounded to; None: nothing. Sums
+        are in float32 or wider. Static.
     Example:
       >>> import jax.numpy as jnp
       >>> x = jnp.asarray([[3.0, 4.0]])
@@ -31,22 +35,31 @@ class Inner:
     """
 
     axis_name: Hashable | None = None
+    precision: lax.PrecisionLike = lax.Precision.HIGHEST
+    compute_dtype: DTypeLike | None = None
 
-    def product(
-        self,
-        x: jax.Array,
-        y: jax.Array,
-        *,
-        precision: lax.PrecisionLike = lax.Precision.HIGHEST,
-    ) -> jax.Array:
-        """x y^H: (..., m, n), (..., k, n) to (..., m, k); 16-bit sums in float32."""
-        accumulator = work_dtype(x.dtype)
-        gram = jnp.matmul(
-            x,
-            jnp.conj(y).mT,
-            precision=precision,
-            preferred_element_type=accumulator,
+    def computing(
+        self, compute_dtype: DTypeLike | None, precision: lax.PrecisionLike = None
+    ) -> "Inner":
+        """The same doors for products of this dtype and precision; None: HIGHEST."""
+        precision = lax.Precision.HIGHEST if precision is None else precision
+        return dataclasses.replace(
+            self, compute_dtype=compute_dtype, precision=precision
         )
+
+    def matmul(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """x y from the short side: (..., k, m), (..., m, n) to (..., k, n)."""
+        dtype = x.dtype if self.compute_dtype is None else self.compute_dtype
+        return jnp.matmul(
+            x.astype(dtype),
+            y.astype(dtype),
+            precision=self.precision,
+            preferred_element_type=work_dtype(dtype),
+        )
+
+    def product(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """x y^H over the long axis: (..., m, n), (..., k, n) to (..., m, k)."""
+        gram = self.matmul(x, jnp.conj(y).mT)
         return gram if self.axis_name is None else lax.psum(gram, self.axis_name)
 
     def squares(self, x: jax.Array) -> jax.Array:
@@ -58,6 +71,11 @@ class Inner:
         """Largest |x| of the matrix: (..., m, n) to (..., 1, 1), real."""
         top = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0)
         return top if self.axis_name is None else lax.pmax(top, self.axis_name)
+
+    def shape(self, x: jax.Array) -> tuple[int, int]:
+        """Rows and columns of the whole matrix, all shards of its columns counted."""
+        cuts = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
+        return x.shape[-2], x.shape[-1] * int(cuts)
 
 
 local = Inner()

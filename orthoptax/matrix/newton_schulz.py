@@ -36,7 +36,8 @@ def newton_schulz(
 
     Args:
       schedule: one tuple of coefficients a stage; default `JORDAN`. Static.
-      scale: divides X before the first stage; default `frobenius()`. Static.
+      scale: divides X before the first stage, and may hand on its G; default
+        `frobenius()`. Static.
       compute_dtype: dtype of the products, which accumulate in float32 or wider; None:
         float32 for 16-bit input, else the input's. Static.
       precision: of every product; None means HIGHEST. Static.
@@ -53,27 +54,29 @@ def newton_schulz(
 
     Source: Jordan et al., Muon, 2024; code KellerJordan/Muon@857d1ad, muon.py.
     """
-    stages = _stages(JORDAN if schedule is None else schedule)
+    stages = _runs(usable("newton_schulz", JORDAN if schedule is None else schedule))
     scale = frobenius() if scale is None else scale
     is_callable("newton_schulz", "scale", scale, "frobenius()")
-    precision = lax.Precision.HIGHEST if precision is None else precision
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)  # norms and sums, never 16-bit
-        y = scale(x.astype(wider(x.dtype, wide)), inner).astype(work)
+        inner = inner.computing(work, precision)
+        y, gram = scale(x.astype(wider(x.dtype, wide)), inner)
+        y = y.astype(work)
 
-        def stage(y: jax.Array, c: jax.Array) -> jax.Array:
-            gram = inner.product(y, y, precision=precision)
-            poly = c[-1] * gram  # Horner: (c_k G + c_(k-1)) G + ...
-            for j in range(c.shape[0] - 2, 0, -1):
-                poly = c[j] * gram + _matmul(poly, gram, work, precision)
-            y = c[0] * y.astype(wide) + _matmul(poly, y, work, precision)
+        def stage(
+            y: jax.Array, c: jax.Array, gram: jax.Array | None = None
+        ) -> jax.Array:
+            gram = inner.product(y, y) if gram is None else gram
+            y = c[0] * y.astype(wide) + inner.matmul(powers(c, gram, inner), y)
             return y.astype(work)
 
         for block in stages:
             c = jnp.asarray(block).astype(wide)
-            if unroll:
+            if gram is not None:  # the scale's, for the first stage of all
+                y, c, gram = stage(y, c[0], gram), c[1:], None
+            if unroll or not len(c):
                 y = functools.reduce(stage, c, y)
             else:
                 y, _ = lax.scan(lambda y, c: (stage(y, c), None), y, c)
@@ -82,29 +85,37 @@ def newton_schulz(
     return polar
 
 
-def _matmul(
-    x: jax.Array, y: jax.Array, dtype: DTypeLike, precision: lax.PrecisionLike
-) -> jax.Array:
-    """A product of operands rounded to dtype, summed in float32 or wider."""
-    return jnp.matmul(
-        x.astype(dtype),
-        y.astype(dtype),
-        precision=precision,
-        preferred_element_type=work_dtype(dtype),
-    )
+def powers(c: jax.Array, gram: jax.Array, inner: _inner.Inner) -> jax.Array:
+    """c_1 G + c_2 G^2 + ... by Horner, as wide as G."""
+    total = c[-1] * gram
+    for j in range(c.shape[0] - 2, 0, -1):
+        total = c[j] * gram + inner.matmul(total, gram)
+    return total
 
 
-def _stages(schedule: Schedule) -> list[np.ndarray]:
-    """The schedule as arrays (stages, coefficients), one a run of equal degree."""
+def plus_identity(z: jax.Array, c: jax.Array) -> jax.Array:
+    """Z + c I."""
+    return z + c * jnp.eye(z.shape[-1], dtype=z.dtype)
+
+
+def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:
+    """The stages as numbers, without a last coefficient of a quintic that is 0.
+
+    Raises: ValueError if there is none, or one is not finite numbers.
+    """
     rows = [tuple(float(c) for c in stage) for stage in schedule]
     if not rows or any(len(r) < 2 or not np.all(np.isfinite(r)) for r in rows):
         raise ValueError(
             message(
-                "newton_schulz",
+                where,
                 f"schedule {schedule!r} is not usable",
                 "at least one stage of two or more finite coefficients",
                 "Pass for example orthoptax.matrix.JORDAN",
             )
         )
-    rows = [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
+    return [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
+
+
+def _runs(rows: list[tuple[float, ...]]) -> list[np.ndarray]:
+    """The stages as arrays (stages, coefficients), one a run of equal degree."""
     return [np.asarray(list(run)) for _, run in itertools.groupby(rows, key=len)]

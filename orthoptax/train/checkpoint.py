@@ -5,6 +5,8 @@ A checkpoint of step s is written after the lines of the results up to s. So on 
 from it no line is missing, and the later ones are dropped.
 """
 
+import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,14 @@ from orthoptax.train import results
 
 
 def _home(folder: Path, run: results.Run) -> Path:
-    name = f"{run.optimizer}-{run.learning_rate!r}-{run.seed}"
+    name = f"{_file_name(run.optimizer)}-{run.learning_rate!r}-{run.seed}"
     return folder.absolute() / "checkpoint" / name
+
+
+def _file_name(optimizer: str) -> str:
+    """A name as it is; for a chain, which may be long, its hash."""
+    plain = re.fullmatch(r"[\w-]{1,64}", optimizer) is not None
+    return optimizer if plain else hashlib.sha256(optimizer.encode()).hexdigest()[:16]
 
 
 def save(folder: Path, run: results.Run, state: Any) -> None:

@@ -9,11 +9,20 @@ from pathlib import Path
 
 from orthoptax._check import message
 
+SEEDS = 3  # of an ablation, at least
 ROWS = ("adamw", "optax-muon", "optax-muon-default", "muon")
 
 
 class UsageError(ValueError):
-    """A mistake made at the command line; shown as one line, without a traceback."""
+    """A mistake made at the command line; shown without a traceback.
+
+    Args:
+      wrong, expected, action: the three parts of a message.
+      shown: lines below it, for example what was written, underlined.
+    """
+
+    def __init__(self, wrong: str, expected: str, action: str, shown: str = ""):
+        super().__init__(message("orthoptax", wrong, expected, action) + shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +34,9 @@ class Compare:
     """
 
     optimizers: tuple[str, ...] = ROWS
-    """Names, one row of the table each. The target loss is AdamW's, or, without
-    AdamW, that of the first name."""
+    """Names, or chains such as "momentum(0.95) | orthogonalize | scale_by_shape", one
+    row of the table each. The target loss is AdamW's, or, without AdamW, that of the
+    first."""
     steps: int = 250
     """Training steps of every run."""
     seeds: tuple[int, ...] = (0,)
@@ -45,51 +55,80 @@ class Compare:
     """Steps between two evaluations; an interruption loses at most as many."""
 
 
-def check(config: Compare) -> None:
+@dataclasses.dataclass(frozen=True)
+class Ablate:
+    """Drop or replace one link of a chain at a time, and see what the loss says.
+
+    Every chain is trained over the same learning rates with the same seeds; differences
+    from the base are taken seed by seed and come with confidence intervals.
+    """
+
+    base: str = "momentum | sign | orthogonalize | second_moment | rms_align"
+    """A chain, or the name of an optimizer that is written as one. Each of its links is
+    dropped once; a wrapper is also taken off, so that what it holds stays."""
+    replace: tuple[str, ...] = ()
+    """Replacements to try as well, each 'link -> chain', for example
+    "orthogonalize -> orthogonalize(svd)"."""
+    tasks: tuple[str, ...] = ("digits", "bytes")
+    """digits (a perceptron on scikit-learn's digits), bytes (a small transformer)."""
+    steps: int = 150
+    """Training steps of every run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the initial weights and the batches; at least three."""
+    learning_rates: tuple[float, ...] = (5e-3, 2e-2, 8e-2)
+    """Peak rates, the same grid for all."""
+    data: Path | None = None
+    """A folder of text for bytes. None given: the standard library's .py files."""
+    out: Path = Path("results/ablate")
+    """Where the results go; must be new or empty, unless resuming."""
+    resume: bool = False
+    """Continue an interrupted run in the same folder, with the same options."""
+    evaluate_every: int = 75
+    """Steps between two evaluations; an interruption loses at most as many."""
+
+
+def check(config: Compare | Ablate) -> None:
     """Raises UsageError for a value that no run can have."""
     for name in ("steps", "evaluate_every"):
         if getattr(config, name) < 1:
             raise UsageError(
-                message(
-                    "compare",
-                    f"{flag(name)} is {getattr(config, name)}",
-                    "a number of steps, at least 1",
-                    f"Change {flag(name)}",
-                )
+                f"{flag(name)} is {getattr(config, name)}",
+                "a number of steps, at least 1",
+                f"Change {flag(name)}",
             )
     for rate in config.learning_rates:
         if not (math.isfinite(rate) and rate > 0):
             raise UsageError(
-                message(
-                    "compare",
-                    f"learning rate {rate} is out of range",
-                    "finite numbers above 0",
-                    "Change --learning-rates",
-                )
+                f"learning rate {rate} is out of range",
+                "finite numbers above 0",
+                "Change --learning-rates",
             )
     for seed in config.seeds:
         if not 0 <= seed < 2**31:
             raise UsageError(
-                message(
-                    "compare",
-                    f"seed {seed} is out of range",
-                    "numbers from 0 to 2**31 - 1",
-                    "Change --seeds",
-                )
+                f"seed {seed} is out of range",
+                "numbers from 0 to 2**31 - 1",
+                "Change --seeds",
             )
-    for name in ("optimizers", "seeds", "learning_rates"):
-        _check_distinct(flag(name), getattr(config, name), name != "learning_rates")
+    may_be_none = "learning_rates" if isinstance(config, Compare) else ""
+    for name in ("optimizers", "tasks", "seeds", "learning_rates"):
+        if hasattr(config, name):
+            values = getattr(config, name)
+            _check_distinct(flag(name), values, needed=name != may_be_none)
+    if isinstance(config, Ablate) and len(config.seeds) < SEEDS:
+        raise UsageError(
+            f"--seeds has {len(config.seeds)} values",
+            f"at least {SEEDS}, as an interval needs a spread",
+            "Add seeds",
+        )
 
 
 def _check_distinct(option: str, values: tuple, needed: bool) -> None:
     if len(set(values)) < len(values) or (needed and not values):
         raise UsageError(
-            message(
-                "compare",
-                f"{option} has {'no value' if not values else 'a value twice'}",
-                "at least one value, each once",
-                f"Change {option}",
-            )
+            f"{option} has {'no value' if not values else 'a value twice'}",
+            "at least one value, each once",
+            f"Change {option}",
         )
 
 
@@ -98,17 +137,24 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def parts(error: Exception, expected: str, action: str) -> tuple[str, str, str]:
+    """A message of the library in its three parts; of others, with these two added."""
+    wrong, _, said = str(error).rstrip(".").partition(". Expected ")
+    theirs, _, advice = said.rpartition(". ")
+    return (wrong, theirs, advice) if theirs else (wrong, expected, action)
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that is spelled most like this one, if any is near."""
+    return next(iter(difflib.get_close_matches(name.lower(), known, 1, 0.5)), None)
+
+
 def unknown(kind: str, name: str, known: Collection[str], option: str) -> UsageError:
     """The error for a name that is none of `known`; suggests the nearest spelling."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    action = (
-        f"Did you mean {near[0]!r}? Change {option}" if near else f"Change {option}"
-    )
+    near = nearest(name, known)
+    action = f"Did you mean {near!r}? Change {option}" if near else f"Change {option}"
     return UsageError(
-        message(
-            "compare",
-            f"{kind} {name!r} is unknown",
-            f"one of {', '.join(sorted(known))}",
-            action,
-        )
+        f"{kind} {name!r} is unknown",
+        f"one of {', '.join(sorted(known))}",
+        action,
     )

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from orthoptax._check import message
 from orthoptax.train.config import UsageError
 
 VALIDATION = 0.05  # of the files, those of the smallest hashes; at least one
@@ -43,22 +42,16 @@ def read(folder: Path | None) -> Corpus:
         return split(_contents(library, suffix=".py"))
     if not folder.is_dir():
         raise UsageError(
-            message(
-                "compare",
-                f"data folder '{folder}' does not exist",
-                "a folder of text files",
-                "Change --data, or leave it out to use the standard library",
-            )
+            f"data folder '{folder}' does not exist",
+            "a folder of text files",
+            "Change --data, or leave it out to use the standard library",
         )
     corpus = split(_contents(folder))
     if not corpus.files:
         raise UsageError(
-            message(
-                "compare",
-                f"data folder '{folder}' holds no text",
-                "at least one file that is not empty and has no zero byte",
-                "Change --data, or leave it out to use the standard library",
-            )
+            f"data folder '{folder}' holds no text",
+            "at least one file that is not empty and has no zero byte",
+            "Change --data, or leave it out to use the standard library",
         )
     return corpus
 
@@ -98,12 +91,9 @@ def check_length(corpus: Corpus, length: int) -> None:
         size = getattr(corpus, part).size
         if size <= length:
             raise UsageError(
-                message(
-                    "compare",
-                    f"the {part} part of the data has {size} bytes",
-                    f"more than {length}, one window of the model",
-                    "Add text to --data",
-                )
+                f"the {part} part of the data has {size} bytes",
+                f"more than {length}, one window of the model",
+                "Add text to --data",
             )
 
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from orthoptax.train import checkpoint, data, models, results
+from orthoptax.train import checkpoint, results
 from orthoptax.train.names import Constructor
+from orthoptax.train.tasks import Task
 
 WARMUP = 0.1  # of the steps, rising to the peak rate; the others fall to zero
 
@@ -32,7 +33,7 @@ class Trainer(NamedTuple):
     initial: Callable[[int], State]
     train: Callable[..., tuple[State, jax.Array]]
     evaluate: Callable[[optax.Params], jax.Array]
-    shape: models.Shape
+    task: Task
 
 
 class Progress(NamedTuple):
@@ -49,26 +50,23 @@ def rate_factor(step: jax.Array, steps: int) -> jax.Array:
     return jnp.minimum((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
-def start(
-    shape: models.Shape, constructor: Constructor, seed: jax.typing.ArrayLike
-) -> State:
+def start(task: Task, constructor: Constructor, seed: jax.typing.ArrayLike) -> State:
     """The state before the first step; an optimizer's state does not hold its rate."""
-    params = models.initial(shape, seed)
+    params = task.initial(seed)
     return State(params, constructor(0.0).init(params), jnp.zeros((), jnp.int32))
 
 
 def lower(
-    shape: models.Shape, constructor: Constructor, steps: int, interval: int
+    task: Task, constructor: Constructor, steps: int, interval: int
 ) -> jax.stages.Lowered:
     """Lowers `train(state, rate, batches, count)`, up to `interval` steps in one call.
 
     The rate is an argument and the optimizer is built inside, so one compilation
     serves every rate and seed; `count` is one too, so it serves a shorter last call.
     """
-    loss_function = models.loss_function(shape)
 
-    def step(state: State, rate: jax.Array, tokens: jax.Array):
-        loss, grads = jax.value_and_grad(loss_function)(state.params, tokens)
+    def step(state: State, rate: jax.Array, batch: jax.Array):
+        loss, grads = jax.value_and_grad(task.loss)(state.params, batch)
         tx = constructor(rate * rate_factor(state.step, steps))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -84,30 +82,25 @@ def lower(
         return jax.lax.fori_loop(0, count, body, (state, losses))
 
     return jax.jit(train, donate_argnums=0).lower(
-        jax.eval_shape(lambda: start(shape, constructor, 0)),
+        jax.eval_shape(lambda: start(task, constructor, 0)),
         jax.ShapeDtypeStruct((), jnp.float32),
-        jax.ShapeDtypeStruct((interval, shape.batch, shape.length + 1), jnp.uint8),
+        jax.ShapeDtypeStruct((interval, *task.batch), jnp.uint8),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
 
 
-def evaluator(
-    shape: models.Shape, validation: np.ndarray
-) -> Callable[[optax.Params], jax.Array]:
-    """Returns the loss as a function of parameters, always on the same windows."""
-    windows = data.windows(validation, shape.validation * shape.batch, shape.length)
-    batches = windows.reshape(shape.validation, shape.batch, shape.length + 1)
-    loss_function = models.loss_function(shape)
+def evaluator(task: Task) -> Callable[[optax.Params], jax.Array]:
+    """Returns the loss as a function of parameters, always on the same batches."""
 
     @jax.jit
     def evaluate(params: optax.Params, batches: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda tokens: loss_function(params, tokens), batches).mean()
+        return jax.lax.map(lambda batch: task.loss(params, batch), batches).mean()
 
-    return lambda params: evaluate(params, batches)
+    return lambda params: evaluate(params, jnp.asarray(task.validation))
 
 
 def trainer(
-    shape: models.Shape,
+    task: Task,
     constructor: Constructor,
     steps: int,
     interval: int,
@@ -115,17 +108,15 @@ def trainer(
 ) -> tuple[Trainer, float]:
     """Compiles the training of one optimizer; returns it and the seconds it took."""
     began = time.perf_counter()
-    train: Callable[..., Any] = lower(shape, constructor, steps, interval).compile()
+    train: Callable[..., Any] = lower(task, constructor, steps, interval).compile()
     seconds = time.perf_counter() - began
-    return Trainer(
-        jax.jit(lambda seed: start(shape, constructor, seed)), train, evaluate, shape
-    ), seconds
+    initial = jax.jit(lambda seed: start(task, constructor, seed))
+    return Trainer(initial, train, evaluate, task), seconds
 
 
 def train(
     run: results.Run,
     trainer: Trainer,
-    corpus: data.Corpus,
     folder: Path,
     steps: int,
     interval: int,
@@ -141,14 +132,13 @@ def train(
         state = trainer.initial(run.seed)
         loss = float(trainer.evaluate(state.params))
         results.record(folder, results.row(run, 0, None, loss, None), seconds=0.0)
-    shape, rate = trainer.shape, jnp.float32(run.learning_rate)
+    task, rate = trainer.task, jnp.float32(run.learning_rate)
 
     for begin in range(int(state.step), steps, interval):
         end = min(begin + interval, steps)
-        batches = np.zeros((interval, shape.batch, shape.length + 1), np.uint8)
+        batches = np.zeros((interval, *task.batch), np.uint8)
         for step in range(begin, end):
-            size = shape.batch, shape.length
-            batches[step - begin] = data.batch(corpus.train, run.seed, step, size)
+            batches[step - begin] = task.draw(run.seed, step)
 
         began = time.perf_counter()
         state, losses = trainer.train(state, rate, batches, jnp.int32(end - begin))

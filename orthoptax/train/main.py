@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import tyro
 
 from orthoptax._check import message
+from orthoptax.train.ablate import ablate
 from orthoptax.train.compare import compare
-from orthoptax.train.config import Compare, UsageError
+from orthoptax.train.config import Ablate, Compare, UsageError
 
-COMMANDS = {"compare": (Compare, compare)}
+COMMANDS = {"compare": (Compare, compare), "ablate": (Ablate, ablate)}
 USAGE = 2  # exit status of a mistake in the command, as argparse has it
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

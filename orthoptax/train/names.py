@@ -2,7 +2,7 @@
 """Command-line name to optimizer constructor.
 
 Every name in `orthoptax.optimizers.__all__` is found here by itself, and called with
-a learning rate alone.
+a learning rate alone. What is no name is read as a chain.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,9 @@ import optax
 from orthoptax import optimizers
 from orthoptax.layout.dimension_numbers import to_optax
 from orthoptax.layout.tables import flax
-from orthoptax.train.config import unknown
+from orthoptax.train import vocabulary
+from orthoptax.train.chains import ChainOptimizer
+from orthoptax.train.config import UsageError, unknown
 
 Constructor = Callable[..., optax.GradientTransformation]
 """constructor(learning_rate): the optimizer; the rate may be traced."""
@@ -53,15 +55,27 @@ STOCK: dict[str, Constructor] = {
 
 
 def constructors(names: Sequence[str]) -> dict[str, Constructor]:
-    """The constructor of every name, in the order given.
+    """The constructor of every name or chain, in the order given.
+
+    Chains are keyed by their canonical spelling, so that spaces do not matter.
 
     Raises: UsageError for a name that is neither stock nor public in
-      `orthoptax.optimizers`.
+      `orthoptax.optimizers`, for a chain that cannot be read, and for two that are one.
     """
     known = dict(STOCK)
     for name in optimizers.__all__:
         known.setdefault(name, getattr(optimizers, name))
+    found: dict[str, Constructor] = {}
     for name in names:
-        if name not in known:
-            raise unknown("optimizer", name, known, "--optimizers")
-    return {name: known[name] for name in names}
+        key, constructor = name, known.get(name)
+        if constructor is None:
+            if name.isidentifier() and name not in vocabulary.links():
+                raise unknown("optimizer", name, known, "--optimizers")
+            constructor = ChainOptimizer(name)
+            key = str(constructor)
+        if key in found:
+            raise UsageError(
+                f"--optimizers has {key!r} twice", "each once", "Remove one of them"
+            )
+        found[key] = constructor
+    return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two pictures of a comparison, as PNG bytes that depend on the numbers alone."""
+"""Pictures of results, as PNG bytes that depend on the numbers alone."""
 
 import io
 import math
@@ -9,17 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from orthoptax.train.report import Curve, Summary
+from orthoptax.train.effects import Effect
+from orthoptax.train.report import Curve, Summary, labels, short
 
 
 def curves(summary: Summary) -> bytes:
     """Validation loss against step: every optimizer's best rate, the others faint."""
     figure, axes = _axes("step")
+    called = labels(summary.best)
     for index, (name, best) in enumerate(summary.best.items()):
         for curve in summary.curves:
             if curve.optimizer == name and curve is not best:
                 axes.plot(curve.steps, curve.losses, color=f"C{index}", alpha=0.2)
-        label = f"{name}, {best.learning_rate:g}"
+        label = f"{called[name]}, {best.learning_rate:g}"
         axes.plot(best.steps, best.losses, "o-", color=f"C{index}", label=label, ms=3)
     _skip_the_fall(axes, summary)
     return _png(figure, axes, summary)
@@ -32,13 +34,38 @@ def learning_rates(summary: Summary) -> bytes:
     ticks = sorted({c.learning_rate for c in summary.curves})
     axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
     axes.set_xticks([], minor=True)
-    for index, name in enumerate(summary.best):
+    for index, (name, label) in enumerate(labels(summary.best).items()):
         mine = [c for c in summary.curves if c.optimizer == name]
         rates = [c.learning_rate for c in mine]
         finals = [c.final if math.isfinite(c.final) else math.nan for c in mine]
-        axes.plot(rates, finals, "o-", color=f"C{index}", label=name)
+        axes.plot(rates, finals, "o-", color=f"C{index}", label=label)
         _crosses(axes, mine, index)
     return _png(figure, axes, summary)
+
+
+def effects(found: list[list[Effect]]) -> bytes:
+    """Difference from the base and its interval, a panel a task, a line a change."""
+    changes = [effect.change for effect in found[0][1:]]
+    size = (4 + 3.5 * len(found), 1.2 + 0.35 * len(changes))
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, found, strict=True):
+        axes.axvline(0, color="gray", lw=1)
+        for row, effect in enumerate(group[1:]):
+            if effect.difference is None:
+                place = axes.get_yaxis_transform()
+                axes.plot([0.98], [row], "x", color="C3", transform=place)
+                continue
+            axes.errorbar(
+                effect.difference, row, xerr=effect.half_width, fmt="o", capsize=3
+            )
+        axes.set_title(group[0].task, fontsize="medium")
+        axes.set_xlabel("validation loss minus the base's")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(changes)), map(short, changes))
+    panels[0].invert_yaxis()
+    return _bytes(figure)
 
 
 def _skip_the_fall(axes: Axes, summary: Summary) -> None:
@@ -73,6 +100,10 @@ def _png(figure: Figure, axes: Axes, summary: Summary) -> bytes:
     reference = f"zlib -9: {bits * math.log(2):.2f} nats/byte"
     axes.set_title(reference, loc="right", fontsize="small")
     axes.legend(loc="best", fontsize="small")
+    return _bytes(figure)
+
+
+def _bytes(figure: Figure) -> bytes:
     out = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "orthoptax"}):
         figure.savefig(out, format="png", metadata={"Software": None})

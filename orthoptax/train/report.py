@@ -4,6 +4,7 @@
 import io
 import math
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from orthoptax.train import results
 
 WIDTH = 120  # columns of the text, whatever the terminal
+LABEL = 44  # of them, the most for the name of an optimizer
 NOTES = """\
 target: best final validation loss of {target}, {loss}. Steps and seconds to it: at
 the first evaluation that reaches it, one every {every} steps; training only, without
@@ -94,6 +96,20 @@ def _curve(
     )
 
 
+def short(name: str) -> str:
+    """A name; of a long chain, its beginning."""
+    return name if len(name) <= LABEL else name[: LABEL - 1].rstrip(" |(,") + "\u2026"
+
+
+def labels(names: Iterable[str]) -> dict[str, str]:
+    """What tables and plots call each name: short, and no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        same = sum(short(other) == short(name) for other in found)
+        found[name] = f"{short(name)} {same + 1}" if same else short(name)
+    return found
+
+
 def reached(curve: Curve, target: float) -> int | None:
     """The index of the first evaluation whose loss is at most the target."""
     if curve.diverged_at is not None or not math.isfinite(target):
@@ -112,6 +128,9 @@ def text(summary: Summary, *, timed: bool) -> str:
     console.print("\nFinal validation loss in nats/byte, by peak learning rate:")
     console.print(_rate_table(summary))
     console.print(_notes(summary), soft_wrap=True)
+    for name, label in labels(summary.best).items():
+        if name != label:
+            console.print(f"{label}: {name}", soft_wrap=True)
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
@@ -122,6 +141,7 @@ def _main_table(summary: Summary, timed: bool) -> Table:
     for title in ("rate", "nats/byte", "bits/byte", "steps", *clock, "state bytes"):
         table.add_column(title, justify="right")
     sizes = summary.manifest["optimizer_state_bytes"]
+    called = labels(summary.best)
     for name, curve in summary.best.items():
         cells = ["-", "diverged", "diverged", "-"]
         at = reached(curve, summary.target)
@@ -134,7 +154,7 @@ def _main_table(summary: Summary, timed: bool) -> Table:
             ]
         if timed:
             cells += _clock_cells(summary, curve, at)
-        table.add_row(name, *cells, f"{sizes[name]:,}")
+        table.add_row(called[name], *cells, f"{sizes[name]:,}")
     return table
 
 
@@ -164,8 +184,9 @@ def _rate_table(summary: Summary) -> Table:
     table.add_column("optimizer", no_wrap=True)
     for rate in summary.manifest["learning_rates"]:
         table.add_column(f"{rate:g}", justify="right")
-    for name in summary.best:
-        table.add_row(name, *(_final(c) for c in summary.curves if c.optimizer == name))
+    for name, label in labels(summary.best).items():
+        mine = [c for c in summary.curves if c.optimizer == name]
+        table.add_row(label, *map(_final, mine))
     return table
 
 
@@ -184,7 +205,7 @@ def _edge(summary: Summary, curve: Curve) -> str:
 def _notes(summary: Summary) -> str:
     finite = math.isfinite(summary.target)
     return NOTES.format(
-        target=summary.target_of,
+        target=labels(summary.best)[summary.target_of],
         loss=f"{summary.target:.4f}" if finite else "none, it diverged",
         every=summary.manifest["evaluate_every"],
         edge=EDGE if any(_edge(summary, c) for c in summary.best.values()) else "",
@@ -209,4 +230,5 @@ def run_line(row: dict[str, Any]) -> str:
     end = f"diverged at step {row['diverged_at']}"
     if row["diverged_at"] is None:
         end = f"loss {row['validation_loss']:.4f} at step {row['step']}"
-    return f"{row['optimizer']} rate {row['learning_rate']:g} seed {row['seed']}: {end}"
+    name, rate = short(row["optimizer"]), row["learning_rate"]
+    return f"{name} rate {rate:g} seed {row['seed']}: {end}"

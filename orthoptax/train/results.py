@@ -16,7 +16,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orthoptax._check import message
 from orthoptax.train.config import UsageError
 
 Row = dict[str, Any]
@@ -40,27 +39,19 @@ def begin(folder: Path, manifest: Row, resume: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(
-            message("compare", f"'{folder}' is a file", "a folder", "Change --out")
-        ) from None
+        raise UsageError(f"'{folder}' is a file", "a folder", "Change --out") from None
     names = {p.name for p in folder.iterdir()} - {_temporary(path).name}
     if names and not resume:
         raise UsageError(
-            message(
-                "compare",
-                f"results folder '{folder}' is not empty",
-                "a new or empty folder",
-                "Add --resume to continue or to see its table, or change --out",
-            )
+            f"results folder '{folder}' is not empty",
+            "a new or empty folder",
+            "Add --resume to continue or to see its table, or change --out",
         )
     if names and not path.exists():
         raise UsageError(
-            message(
-                "compare",
-                f"'{folder}' holds files but no manifest.json",
-                "a folder that compare has written",
-                "Change --out",
-            )
+            f"'{folder}' holds files but no manifest.json",
+            "a folder that compare has written",
+            "Change --out",
         )
     if path.exists():
         _check_same(json.loads(path.read_text()), manifest)
@@ -77,12 +68,9 @@ def _check_same(old: Row, new: Row) -> None:
     ]
     if changes:
         raise UsageError(
-            message(
-                "compare",
-                f"--resume with a changed configuration: {'; '.join(changes)}",
-                "the configuration that the folder was begun with",
-                "Restore it, or change --out",
-            )
+            f"--resume with a changed configuration: {'; '.join(changes)}",
+            "the configuration that the folder was begun with",
+            "Restore it, or change --out",
         )
 
 

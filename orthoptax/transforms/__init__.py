@@ -1,10 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links of optax.chain, one idea each."""
 
+from orthoptax.transforms.adagrad_norm import adagrad_norm
+from orthoptax.transforms.divide_by_norm import divide_by_norm, divide_columns
+from orthoptax.transforms.energy_scale import energy_scale
 from orthoptax.transforms.error_feedback import error_feedback, whole
+from orthoptax.transforms.keep_norm import keep_norm
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
+from orthoptax.transforms.lmo import lmo, sign_or_rms
+from orthoptax.transforms.low_rank import low_rank
 from orthoptax.transforms.momentum import momentum
+from orthoptax.transforms.normalize_neurons import normalize_neurons
+from orthoptax.transforms.one_sided import one_sided
 from orthoptax.transforms.orthogonalize import orthogonalize
+from orthoptax.transforms.project_weights import project_weights
+from orthoptax.transforms.relative_update import relative_update
+from orthoptax.transforms.rms_align import rms_align
+from orthoptax.transforms.scale_by_adam import scale_by_adam
+from orthoptax.transforms.scale_by_input import (
+    scale_by_dual_norm,
+    scale_by_input_norm,
+)
 from orthoptax.transforms.scale_by_shape import (
     match_rms,
     original,
@@ -14,33 +30,67 @@ from orthoptax.transforms.scale_by_shape import (
     spectral_norm,
     unscaled,
 )
+from orthoptax.transforms.second_moment import second_moment
+from orthoptax.transforms.sign import sign
+from orthoptax.transforms.soft_threshold import soft_threshold
+from orthoptax.transforms.submatrix import (
+    largest_slices,
+    random_slices,
+    submatrix,
+)
 from orthoptax.transforms.weight_decay import (
     cautious,
+    decay_after,
     decoupled,
     independent,
     l2,
     palm,
 )
+from orthoptax.transforms.weight_norm import weight_norm
 from orthoptax.transforms.with_input import with_input
 from orthoptax.transforms.with_statistics import with_statistics
 
 __all__ = [
+    "adagrad_norm",
     "cautious",
+    "decay_after",
     "decoupled",
+    "divide_by_norm",
+    "divide_columns",
+    "energy_scale",
     "error_feedback",
     "independent",
+    "keep_norm",
     "l2",
+    "largest_slices",
+    "lmo",
+    "low_rank",
     "match_rms",
     "momentum",
+    "normalize_neurons",
+    "one_sided",
     "original",
     "original_last_two",
     "orthogonalize",
     "palm",
+    "project_weights",
+    "random_slices",
+    "relative_update",
+    "rms_align",
+    "scale_by_adam",
+    "scale_by_dual_norm",
+    "scale_by_input_norm",
     "scale_by_learning_rate",
     "scale_by_shape",
+    "second_moment",
+    "sign",
+    "sign_or_rms",
+    "soft_threshold",
     "spectral",
     "spectral_norm",
+    "submatrix",
     "unscaled",
+    "weight_norm",
     "whole",
     "with_input",
     "with_statistics",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from orthoptax._check import in_range
+from orthoptax._check import in_range, message
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Compressed, Compressor
 
@@ -53,7 +53,7 @@ def whole() -> Compressor:
 
 def error_feedback(
     b1: ArrayLike = 0.95,
-    compressor: Compressor | None = None,
+    compressor: optax.GradientTransformation | None = None,
     *,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -77,7 +77,8 @@ def error_feedback(
       compressor: the compressor's state.
     Returns: a `GradientTransformationExtraArgs`; updates keep their dtype, sums are in
       float32 or wider.
-    Raises: ValueError if `b1` is a Python number outside [0, 1).
+    Raises: ValueError if `b1` is a Python number outside [0, 1); TypeError in `update`
+      for a transform that is no compressor.
     Example:
       >>> tx = error_feedback(0.5)
       >>> u, state = tx.update({"w": jnp.ones(1)}, tx.init({"w": jnp.ones(1)}))
@@ -109,6 +110,17 @@ def error_feedback(
         total = jax.tree.map(add, updates, state.momentum)
         result: Any = inner.update(total, state.compressor, params, **extra)
         pair, inner_state = result
+        if not jax.tree.leaves(total):  # masked whole: there was nothing to compress
+            pair = Compressed(total, total)
+        if not isinstance(pair, Compressed):
+            raise TypeError(
+                message(
+                    "error_feedback",
+                    f"the compressor returned a {type(pair).__name__}",
+                    "Compressed(out, kept)",
+                    "Pass for example on_matrices(low_rank())",
+                )
+            )
 
         def left(m: jax.Array, b: jax.Array, kept: jax.Array) -> jax.Array:
             gone = (1 - jnp.asarray(b1)).astype(b.dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from orthoptax._check import in_range
+from orthoptax._check import in_range, message
 from orthoptax._dtypes import wider, work_dtype
 
 
@@ -25,6 +25,7 @@ def momentum(
     ema: bool = True,
     nesterov: bool = True,
     bias_correction: bool = False,
+    first_gradient: bool = False,
     mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by its decaying sum or average.
@@ -41,13 +42,16 @@ def momentum(
       nesterov: look one step ahead. Static.
       bias_correction: divide M by 1 - b1^t, as optax does: with `nesterov` M counts as
         of the next step, b1 M/(1 - b1^(t+1)) + (1 - b1) G/(1 - b1^t). Needs `ema`.
+      first_gradient: an average that starts at the first gradient, not at zero; as in
+        analyses, and without `bias_correction`. A sum starts there anyway. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
     State:
       count: int32 scalar, number of completed updates.
       momentum: like the parameters, in their dtype or `mu_dtype`.
     Returns: a `GradientTransformationExtraArgs`; updates keep their dtype, the sum is
       computed in float32 or wider.
-    Raises: ValueError if `b1` is a Python number outside [0, 1).
+    Raises: ValueError if `b1` is a Python number outside [0, 1), or for two corrections
+      of the start at once.
     Example:
       >>> tx = momentum(0.5, nesterov=False)
       >>> u, _ = tx.update({"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)}))
@@ -58,6 +62,15 @@ def momentum(
       microsoft/dion@0a059a4 (sum); bias correction optax 0.2.8 contrib.muon.
     """
     in_range("momentum", "b1", b1, 0, 1)
+    if bias_correction and first_gradient:
+        raise ValueError(
+            message(
+                "momentum",
+                "bias_correction and first_gradient both correct the start",
+                "one of them",
+                "Drop bias_correction, since nothing is biased",
+            )
+        )
 
     def init(params: optax.Params) -> MomentumState:
         zeros = lambda p: jnp.zeros_like(p, dtype=mu_dtype or p.dtype)
@@ -75,6 +88,8 @@ def momentum(
         def leaf(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
             work = work_dtype(wider(g.dtype, m.dtype))
             b = jnp.asarray(b1).astype(work)
+            if first_gradient and ema:
+                b = jnp.where(state.count == 0, 0, b)
             fresh = (1 - b) * g.astype(work) if ema else g.astype(work)
             m = b * m.astype(work) + fresh
             past, now = m, fresh

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Five forms of weight decay, as links.
+"""Six forms of weight decay, as links.
 
 `l2` and `decoupled` add the same term, before the momentum and after it; `cautious`
 drops it where it would oppose the step; `independent` and `palm` do not scale with the
-learning rate as usual, and so own it: they end a chain.
+learning rate as usual, `decay_after` decays what the step arrives at, and so these
+three own the rate: they end a chain.
 """
 
 from collections.abc import Callable
@@ -154,6 +155,38 @@ def palm(
         "palm",
         weight_decay,
         lambda u, p, wd, lr: -lr * u - wd * lr**2 * p,
+        learning_rate,
+    )
+
+
+def decay_after(
+    weight_decay: ArrayLike = 0.01,
+    *,
+    learning_rate: optax.ScalarOrSchedule = 1e-3,
+) -> optax.GradientTransformationExtraArgs:
+    """Decays what the step arrives at, not what it starts from.
+
+        W <- (1 - lr wd) (W - lr U)
+
+    Args:
+      weight_decay: coefficient, not negative. Traceable.
+      learning_rate: number, array or schedule. Traceable.
+    State:
+      count: int32 scalar, number of completed updates.
+    Returns: a `GradientTransformationExtraArgs` that needs `params` and ends a chain.
+    Raises: ValueError if a Python number is negative or NaN, or `params` is missing.
+    Example:
+      >>> tx, w = decay_after(0.5, learning_rate=0.5), {"w": jnp.ones(1)}
+      >>> tx.update({"w": jnp.ones(1)}, tx.init(w), w)[0]["w"].tolist()
+      [-0.625]
+
+    Source: Emerging-Optimizers@fd77292, muown.py, the row norms.
+    """
+    _check.learning_rate("decay_after", learning_rate)
+    return _decay(
+        "decay_after",
+        weight_decay,
+        lambda u, p, wd, lr: -lr * u - lr * wd * (p - lr * u),
         learning_rate,
     )
 

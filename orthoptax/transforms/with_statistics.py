@@ -13,7 +13,7 @@ def with_statistics(
 
     In a plain chain a link sees what the links before it have made of the gradient.
     Links that keep a statistic of the raw gradient and apply it to a direction made
-    otherwise (`adagrad_norm`, `scale_by_noise`, `one_sided`, `divide_columns`) read
+    otherwise (`adagrad_norm`, `divide_by_norm`, `one_sided`, `divide_columns`) read
     the extra argument `grad`, and take their own input where there is none.
 
         U <- link_k(... link_1(G));  every link is told G

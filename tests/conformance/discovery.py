@@ -23,6 +23,18 @@ from tests import zoo
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
+DEGREE = {"auon": 1}
+"""The power of the gradient's scale that the matrices' updates grow with, if not 0.
+
+Methods of degree 1 keep the size of the gradient by design: their laws say that an
+update is multiplied where others say that it is unchanged.
+"""
+OWN_SCALE = {"dion", "dion2", "nordion2", "scion", "trust_region"}
+"""Optimizers whose published scale is not AdamW's, so their rates are not either.
+
+They take any `shape_rule` without `rest`; where `match_rms` is the default, another one
+would silently part the rates of the two groups, and raises.
+"""
 
 
 def kind(thing: Any) -> str:
@@ -167,12 +179,16 @@ class Subject:
 
 @functools.cache
 def subjects() -> tuple[Subject, ...]:
-    """All public transforms and optimizers, in order of floor and name."""
+    """All public transforms and optimizers, in order of floor and name.
+
+    An alias, which has another name than its function, is no subject of its own.
+    """
     return tuple(
         Subject(name, floor.__name__.rpartition(".")[2], getattr(floor, name))
         for floor in FLOORS
         for name in sorted(floor.__all__)
         if kind(getattr(floor, name)) in ("transform", "compressor")
+        and getattr(floor, name).__name__ == name
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from orthoptax.layout import describe, flax
 from orthoptax.transforms import match_rms, original
 from tests import zoo
-from tests.conformance.discovery import is_optimizer, law
+from tests.conformance.discovery import OWN_SCALE, is_optimizer, law
 
 FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; what to do
 
@@ -62,7 +62,17 @@ def test_leaves_that_the_layout_does_not_know(subject):
     assert "(4, 8)" in str(error.value)
 
 
-@law(lambda subject: {"shape_rule", "rest"} <= set(subject.parameters))
+def has_the_rate_of_adamw(subject):
+    """For `law`: whatever shares AdamW's rate under its default shape rule."""
+    return ruled(subject) and subject.name not in OWN_SCALE
+
+
+def ruled(subject):
+    """For `law`: whatever takes a shape rule and the optimizer of the rest."""
+    return {"shape_rule", "rest"} <= set(subject.parameters)
+
+
+@law(has_the_rate_of_adamw)
 def test_another_rate_scale_without_rest(subject):
     with pytest.raises(ValueError, match=FORM) as error:
         subject.make(shape_rule=original)
@@ -70,7 +80,15 @@ def test_another_rate_scale_without_rest(subject):
     assert "rest=" in str(error.value)
 
 
-@law(lambda subject: {"shape_rule", "rest"} <= set(subject.parameters))
+@law(lambda subject: ruled(subject) and not has_the_rate_of_adamw(subject))
+def test_a_scale_of_its_own_asks_for_no_rest(subject):
+    params = zoo.structs(zoo.SMALL)
+    for rule in (None, original, match_rms):
+        tx = subject.make(shape_rule=rule)
+        assert jax.tree.leaves(jax.eval_shape(tx.init, params))
+
+
+@law(ruled)
 def test_another_rate_scale_with_rest(subject):
     params = zoo.structs(zoo.SMALL)
     for choice in ({"rest": optax.sgd(0.1)}, {}):

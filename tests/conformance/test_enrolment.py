@@ -18,7 +18,7 @@ import pytest
 
 import orthoptax
 from tests.conformance import discovery
-from tests.conformance.discovery import FLOORS, kind, subjects
+from tests.conformance.discovery import FLOORS, OWN_SCALE, kind, subjects
 
 FOLDER = pathlib.Path(__file__).parent
 EVERY = {
@@ -56,7 +56,8 @@ BY_ARGUMENT = {
     "test_injected_rate_can_be_changed": "learning_rate",
     "test_the_code_decides_after_a_restore": "learning_rate",
     "test_types_stay_with_each_state_dtype": "a dtype",
-    "test_another_rate_scale_without_rest": "shape_rule and rest",
+    "test_another_rate_scale_without_rest": "the rate of AdamW",
+    "test_a_scale_of_its_own_asks_for_no_rest": "a scale of its own",
     "test_another_rate_scale_with_rest": "shape_rule and rest",
     "test_inject_hyperparams": "keywords only",
     "test_integer_leaves": "a layout", "test_empty_trees": "a layout",
@@ -69,11 +70,14 @@ def has(subject, what):
     """Whether a constructor has such an argument."""
     names, kinds = set(subject.parameters), inspect.Parameter
     variadic = {p.kind for p in subject.parameters.values()} & {kinds.VAR_POSITIONAL}
+    ruled = {"shape_rule", "rest"} <= names
     return {
         "a real number": bool(subject.numbers()),
         "learning_rate": "learning_rate" in names,
         "a dtype": any(n.endswith("_dtype") for n in names),
-        "shape_rule and rest": {"shape_rule", "rest"} <= names,
+        "shape_rule and rest": ruled,
+        "the rate of AdamW": ruled and subject.name not in OWN_SCALE,
+        "a scale of its own": ruled and subject.name in OWN_SCALE,
         "keywords only": not variadic,
         "a layout": "layout" in names or subject.on_matrices,
     }[what]
@@ -162,6 +166,17 @@ def test_names_are_of_one_object_each():
         ("layout", "on_matrices"), ("layout", "by_layout"),
         ("diagnostics", "record"), ("optimizers", "muon"),
     }  # fmt: skip
+
+
+def test_an_alias_is_public_under_both_names_and_tested_under_one():
+    others = {
+        (name, getattr(floor, name).__name__)
+        for floor in FLOORS
+        for name in floor.__all__
+        if getattr(getattr(floor, name), "__name__", name) != name
+    }
+    assert others == {("dion3", "nordion2")}
+    assert orthoptax.dion3 is orthoptax.nordion2
 
 
 def test_every_manifest_has_its_transform():

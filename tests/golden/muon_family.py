@@ -68,13 +68,7 @@ def build(r: Recipe) -> optax.GradientTransformation:
             r.rate, b1=r.b1, nesterov=r.nesterov, weight_decay=r.decay, polar=r.polar,
             shape_rule=r.rule, layout=r.layout, rest=rest,
         )  # fmt: skip
-    before, end = {
-        "decoupled": ([], [decoupled(r.decay), scale_by_learning_rate(r.rate)]),
-        "cautious": ([], [cautious(r.decay), scale_by_learning_rate(r.rate)]),
-        "l2": ([l2(r.decay)], [scale_by_learning_rate(r.rate)]),
-        "independent": ([], [independent(r.decay, learning_rate=r.rate)]),
-        "palm": ([], [palm(r.decay, learning_rate=r.rate)]),
-    }[r.method]
+    before, end = ends(r.method, r.decay, r.rate)
     chain = optax.chain(
         *before,
         momentum(r.b1, ema=r.ema, nesterov=r.nesterov),
@@ -82,6 +76,17 @@ def build(r: Recipe) -> optax.GradientTransformation:
         *end,
     )
     return by_layout(matrix=chain, rest=rest, layout=r.layout)
+
+
+def ends(method: str, decay: float, rate: float) -> tuple[list, list]:
+    """The links before the momentum and the last ones, by the word for the decay."""
+    return {
+        "decoupled": ([], [decoupled(decay), scale_by_learning_rate(rate)]),
+        "cautious": ([], [cautious(decay), scale_by_learning_rate(rate)]),
+        "l2": ([l2(decay)], [scale_by_learning_rate(rate)]),
+        "independent": ([], [independent(decay, learning_rate=rate)]),
+        "palm": ([], [palm(decay, learning_rate=rate)]),
+    }[method]
 
 
 def rows_first(
@@ -129,10 +134,10 @@ def common(f: Fields) -> dict[str, Any]:
     f.take("epsilon", "eps", default=None)  # and the epsilon
     return {
         "rate": f.take("lr", "learning_rate"),
-        "b1": f.take("momentum", "mu"),
+        "b1": f.take("momentum", "mu", "beta", "beta1"),
         "ema": {"ema": True, "sum": False}[f.take("momentum_form")],
         "nesterov": f.take("nesterov"),
-        "decay": f.take("weight_decay"),
+        "decay": f.take("weight_decay", "wd"),
         "polar": orthogonalizer(f.take("orthogonalizer")),
     }
 

@@ -12,7 +12,7 @@ import orthoptax
 
 TREE = pathlib.Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
-RUN_TIME = {"jax": "0.8.0", "numpy": "2.0", "optax": "0.2.7", "typing_extensions": None}
+RUN_TIME = {"jax": "0.8.2", "numpy": "2.0", "optax": "0.2.7", "typing_extensions": None}
 EVERYTHING = PROJECT["dependencies"] + [
     requirement
     for extra in PROJECT["optional-dependencies"].values()
@@ -21,7 +21,7 @@ EVERYTHING = PROJECT["dependencies"] + [
 
 
 def name_and_floor(requirement):
-    """`jax>=0.8.0` is ("jax", "0.8.0"); anything but a floor does not parse."""
+    """`jax>=0.8.2` is ("jax", "0.8.2"); anything but a floor does not parse."""
     parsed = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?(?:>=([\d.]+))?", requirement)
     assert parsed, f"{requirement!r} is more than a name and a floor"
     return parsed.groups()

@@ -71,7 +71,9 @@ def test_empty_or_missing_folder_is_a_usage_error(tmp_path, make):
         folder.mkdir()
         (folder / "empty.txt").touch()
     wrong = "holds no text" if make else "does not exist"
-    with pytest.raises(UsageError, match=rf"^compare: .*{wrong}\. Expected .* Change"):
+    with pytest.raises(
+        UsageError, match=rf"^orthoptax: .*{wrong}\. Expected .* Change"
+    ):
         data.read(folder)
 
 

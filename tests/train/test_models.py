@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from orthoptax.train import loop, models, names
+from orthoptax.train import data, loop, models, names, tasks
 from orthoptax.train.config import UsageError
 
 TINY = models.SHAPES["tiny"]
@@ -60,7 +60,8 @@ def test_124m_is_gpt2_small_with_float32_parameters():
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_124m_step_lowers_with_bfloat16_products(name):
     constructor = names.constructors([name])[name]
-    text = loop.lower(WIDE, constructor, 250, 25).as_text()
+    task = tasks.text(WIDE, data.split([bytes(range(256)) * 200]))
+    text = loop.lower(task, constructor, 250, 25).as_text()
     dots = [line for line in text.splitlines() if "dot_general" in line]
     model = [d for d in dots if re.search(r"16x1024x(768|3072|50304)", d)]
     assert len(model) >= 3 * 7  # forward and two backward products, seven kernels
@@ -109,8 +110,8 @@ def test_one_compilation_serves_rates_and_a_shorter_last_interval():
     shape = dataclasses.replace(
         TINY, width=16, layers=2, heads=2, length=8, batch=2, validation=1
     )
-    data = np.arange(200, dtype=np.uint8)
-    trainer, _ = loop.trainer(shape, names.adamw, 5, 3, loop.evaluator(shape, data))
+    task = tasks.text(shape, data.split([bytes(range(200))]))
+    trainer, _ = loop.trainer(task, names.adamw, 5, 3, loop.evaluator(task))
     batches = np.zeros((3, 2, 9), np.uint8)
     moved = []
     for rate in (0.0, 0.1):

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from orthoptax import muon
-from orthoptax.train import data, loop, models, names, results
+from orthoptax.train import data, loop, models, names, results, tasks
 
 SEEDS, STEPS, RATE = (0, 1, 2, 3, 4), 250, 0.02
 T_975 = 2.776  # Student's t, 4 degrees of freedom
@@ -19,12 +19,12 @@ def ours(learning_rate):
 
 
 def final_losses(constructor, folder):
-    shape, corpus = models.shape("tiny"), data.read(None)
-    evaluate = loop.evaluator(shape, corpus.validation)
-    trainer, _ = loop.trainer(shape, constructor, STEPS, 125, evaluate)
+    task = tasks.text(models.shape("tiny"), data.read(None))
+    evaluate = loop.evaluator(task)
+    trainer, _ = loop.trainer(task, constructor, STEPS, 125, evaluate)
     for seed in SEEDS:
         run = results.Run("it", RATE, seed)
-        loop.train(run, trainer, corpus, folder, STEPS, 125, lambda progress: None)
+        loop.train(run, trainer, folder, STEPS, 125, lambda progress: None)
     rows = results.read(folder / "curves.jsonl")
     return np.asarray([r["validation_loss"] for r in rows if r["step"] == STEPS])
 

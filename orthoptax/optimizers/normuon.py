@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NorMuon: Muon whose rows are evened out, at unchanged Frobenius norm."""
+
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from orthoptax import _check
+from orthoptax._types import Layout, Place, Polar, ShapeRule
+from orthoptax.layout.tables import flax
+from orthoptax.layout.wrap import by_layout, on_matrices
+from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.transforms.keep_norm import keep_norm
+from orthoptax.transforms.learning_rate import scale_by_learning_rate
+from orthoptax.transforms.momentum import momentum
+from orthoptax.transforms.normalize_neurons import normalize_neurons
+from orthoptax.transforms.orthogonalize import orthogonalize
+from orthoptax.transforms.scale_by_shape import scale_by_shape
+from orthoptax.transforms.weight_decay import decoupled
+
+
+def normuon(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: ArrayLike = 0.95,
+    b2: ArrayLike = 0.95,
+    eps: ArrayLike = 0.0,
+    nesterov: bool = True,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ArrayLike = 0.0,
+    polar: Polar | None = None,
+    shape_rule: ShapeRule | None = None,
+    place: Place | None = None,
+    after: optax.GradientTransformation | None = None,
+    rest: optax.GradientTransformation | None = None,
+    layout: Layout | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Muon whose rows are evened out, at unchanged Frobenius norm.
+
+    An orthogonal update of a tall matrix has rows of very different length; here each
+    neuron's row is divided by the running size of its own updates.
+
+        M <- b1 M + (1 - b1) G
+        U <- b1 M + (1 - b1) G                        Nesterov; else M
+        O <- polar(U)
+        V_i <- b2 V_i + (1 - b2) mean_j O_ij^2        one number a row
+        H_ij <- O_ij / (sqrt(V_i) + eps)
+        H <- H ||O||_F / (||H||_F + eps)
+        W <- W - lr (s(rows, cols) H + wd W)          s = 0.2 sqrt(max(rows, cols))
+
+    Where rows <= cols and `polar` is exact, all rows have one length and this is Muon.
+
+    Args:
+      learning_rate: number, array or schedule; AdamW's carries over. Traceable.
+      b1: weight of the past in M, in [0, 1). Traceable.
+      b2: weight of the past in V, in [0, 1). Traceable.
+      eps: of both divisions; the authors' is 1e-10. Traceable.
+      nesterov: look one step ahead. Static.
+      mu_dtype: dtype of M; None: the parameter's. Static.
+      weight_decay: decoupled, of the matrices only. Traceable.
+      polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
+      shape_rule: see `scale_by_shape`; None: `match_rms`. With another rule the rates
+        of the two groups differ, and `rest` must be given. Static.
+      place: where the matrix links run; None: here. Static.
+      after: a link of yours in matrix coordinates, before decay and rate. Static.
+      rest: the optimizer of all other leaves; None:
+        `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
+      layout: which leaves are which matrices; None: `flax()`. Static.
+    State:
+      matrix: M, like the matrices; V, one number a row; counts.
+      rest: the state of `rest`.
+      Memory: m*n + m numbers a matrix of m rows and n columns.
+    Returns: a `GradientTransformationExtraArgs` that needs `params`.
+    Raises: ValueError for a number out of range, a shape rule without `rest`, or, in
+      `init`, a leaf that the layout cannot decide; TypeError for integer leaves.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"dense": {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}}
+      >>> tx = normuon(0.02)
+      >>> updates, state = tx.update(params, tx.init(params), params)
+      >>> updates["dense"]["kernel"].shape
+      (4, 8)
+
+    Deviations: the authors' code scales by sqrt(max(1, rows/cols)) (`original`, rate
+      near 0.02) and takes the rows of a convolution after folding it back; here rows
+      are outputs. The paper has no Nesterov and sets the root-mean-square instead of
+      keeping the norm, which is `momentum(nesterov=False)`, then in `on_matrices`
+      `orthogonalize()`, `normalize_neurons()`, `rms_align(0.2)`.
+    Family: Muon.
+    Source: Li et al., NorMuon, arXiv:2510.05491; code zichongli5/NorMuon@d45c9a4,
+      normuon.py. Scale: Liu et al., arXiv:2502.16982.
+    """
+    _check.learning_rate("normuon", learning_rate)
+    rest = rest_or_adamw("normuon", learning_rate, rest, shape_rule)
+    layout = flax() if layout is None else layout
+    matrix = optax.chain(
+        momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
+        on_matrices(
+            orthogonalize(polar),
+            keep_norm(normalize_neurons(b2, eps=eps), eps=eps),
+            scale_by_shape(shape_rule),
+            optax.identity() if after is None else after,
+            layout=layout,
+            place=place,
+        ),
+        decoupled(weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
+    return by_layout(matrix=matrix, rest=rest, layout=layout)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any transform may stand anywhere: chains drawn at random from all public ones.
+
+A chain is drawn as text, so that a failing one can be tried again by hand:
+`python -m orthoptax compare --optimizers "<chain>"`.
+"""
+
+import functools
+import random
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from orthoptax._types import Compressor
+from orthoptax.train import vocabulary
+from orthoptax.train.chains import ChainOptimizer
+from orthoptax.train.config import UsageError
+from tests import zoo
+
+LONGEST = 5
+SHAPES = {
+    "tall": {"kernel": (4, 6)},
+    "blocks": {"up": {"kernel": (2, 6, 4)}},
+    "bias": (6,),
+}
+# The compiler's own optimizations are not what is tested, and take half the time.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+def draw(seed, count):
+    """`count` chains; every public link is in one before any is in two."""
+    rng, deck, chains = random.Random(seed), [], []
+    while len(chains) < count:
+        links = []
+        for _ in range(rng.randint(1, LONGEST)):
+            deck = deck or rng.sample(vocabulary.links(), len(vocabulary.links()))
+            links.append(filled(deck.pop(), rng))
+        try:
+            chains.append(str(ChainOptimizer(" | ".join(links))))
+        except UsageError as error:
+            assert "a second time" in str(error), error  # two that own the rate
+            chains.append(str(ChainOptimizer(links[0])))
+            deck += [link.split("(")[0] for link in links[1:]]
+            rng.shuffle(deck)
+    return chains
+
+
+def filled(name, rng):
+    """A link; a wrapper is left empty, or filled with one or two others."""
+    thing = vocabulary.words()[name]
+    if vocabulary.is_link(thing, Compressor):
+        return f"error_feedback({vocabulary.COMPRESSOR}={name})"
+    wraps = [p for p in vocabulary.parameters(thing) if vocabulary.takes_link(thing, p)]
+    if not wraps or vocabulary.COMPRESSOR in wraps or rng.random() < 0.3:
+        return name
+    inner = [n for n in vocabulary.links() if is_plain(n)]
+    return f"{name}({' | '.join(rng.sample(inner, rng.randint(1, 2)))})"
+
+
+def is_plain(name):
+    """Whether a link holds no others and does not apply the rate."""
+    thing = vocabulary.words()[name]
+    holds = any(vocabulary.takes_link(thing, p) for p in vocabulary.parameters(thing))
+    special = vocabulary.owns_rate(thing) or vocabulary.makes_steps(thing)
+    return not (holds or special or vocabulary.is_link(thing, Compressor))
+
+
+def check(chain):
+    """Finite updates, a state that keeps its types, and one result in two ways."""
+    tx = ChainOptimizer(chain)(0.1)
+    params, grads = zoo.tree(0, SHAPES), [zoo.tree(seed, SHAPES) for seed in (1, 2)]
+    state = tx.init(params)
+    update = jax.jit(tx.update).lower(grads[0], state, params).compile(QUICK)
+    for g in grads:
+        eager = tx.update(g, state, params)
+        updates, after = update(g, state, params)
+        assert zoo.types(after) == zoo.types(state)
+        assert zoo.types(updates) == zoo.types(params)
+        for name, leaf in zoo.by_name(updates).items():
+            assert jnp.isfinite(leaf).all(), name
+        zoo.assert_close((updates, after), eager, TOLERANCE)
+        state = after
+
+
+TOLERANCE = 2e-3
+
+
+@functools.cache
+def fast():
+    return draw(seed=0, count=40)
+
+
+@pytest.mark.parametrize("index", range(40))
+def test_random_chain(index):
+    check(fast()[index])
+
+
+def test_every_public_link_is_drawn():
+    used = set(re.findall(r"\w+", " ".join(fast())))
+    assert set(vocabulary.links()) <= used
+
+
+@pytest.mark.slow  # 10 minutes
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_more_random_chains(seed):
+    for chain in draw(seed, count=40):
+        check(chain)
