@@ -26,6 +26,7 @@ help:
 	@echo 'make format    ruff: mend what it can'
 	@echo 'make types     pyright on the package'
 	@echo 'make compare   optimizers side by side [ARGS="--help"]'
+	@echo 'make ablate    which links of a chain earn their keep [ARGS="--help"]'
 	@echo 'make bench     every program in benchmarks/, quickly'
 	@echo 'make table     measure every optimizer, rewrite the table of README.md'
 	@echo 'make wheel     wheel and sdist into dist/'
@@ -58,6 +59,9 @@ types: venv
 compare: venv
 	$(RUN) orthoptax compare $(ARGS)
 
+ablate: venv
+	$(RUN) orthoptax ablate $(ARGS)
+
 bench: venv
 	@for program in benchmarks/[!_]*.py; do \
 	  echo "== $$program"; \
@@ -76,4 +80,4 @@ clean:
 	find orthoptax tests benchmarks notebooks -name __pycache__ -prune \
 	  -exec rm -rf {} +
 
-.PHONY: help venv test slow lint format types compare bench table wheel clean
+.PHONY: help venv test slow lint format types compare ablate bench table wheel clean

@@ -35,6 +35,9 @@ SHARDED = {"tall": {"kernel": (8, 16)}, "blocks": {"up": {"kernel": (8, 4, 8)}},
            "square": {"bias": (8,)}, "embed": {"embedding": (10, 8)}}  # fmt: skip
 """Leaves with an axis that eight devices divide."""
 
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""`compiler_options` for tests whose time is the compilation of tiny programs."""
+
 TOLERANCES = {
     "float64": 1e-12,  # a few hundred roundings of 1e-16, amplified by the iteration
     "float32": 2e-5,  # the same of 6e-8; Jordan's slope at 0, 3.4^5 = 485, amplifies

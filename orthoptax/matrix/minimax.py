@@ -36,7 +36,7 @@ def minimax(degree: int, lower: float, upper: float = 1.0) -> Minimax:
 
     Args:
       degree: odd, 3 to 17. Static.
-      lower: left end of the interval, at least 1e-6 of `upper`.
+      lower: left end of the interval, at least 1e-10 of `upper`.
       upper: right end.
     Returns: a `Minimax`. Where the Taylor polynomial of 1/sqrt at `upper` is exact to
       rounding, it is returned (the Newton-Schulz triple of x/upper for degree 5).
@@ -121,12 +121,12 @@ def _check(degree: int, lower: float, upper: float) -> None:
         )
     in_range("minimax", "upper", upper)
     in_range("minimax", "lower", lower)
-    if not 1e-6 * upper <= lower <= upper or upper == 0:
+    if not 1e-10 * upper <= lower <= upper or upper == 0:
         raise ValueError(
             message(
                 "minimax",
                 f"the interval [{lower}, {upper}] is not usable",
-                "1e-6 * upper <= lower <= upper",
+                "1e-10 * upper <= lower <= upper",
                 "Change lower or upper",
             )
         )

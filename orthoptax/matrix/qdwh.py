@@ -41,8 +41,8 @@ def qdwh(lower: float | None = None) -> Polar:
 
     Args:
       lower: l, a lower bound on the least singular value over the Frobenius norm, in
-        [1e-20, 1). Smaller ones are not finished, a bound far too low costs a step. None:
-        the machine epsilon of the dtype of the work. Static.
+        [1e-20, 1). Values below it are not finished; a bound far too low costs a step.
+        None: the machine epsilon of the dtype of the work. Static.
     Returns: a `Polar`; 16-bit inputs compute in float32. Zero maps to zero. Null
       directions of a matrix that is not zero are rounding noise and become some
       directions of length up to 1, as in an SVD and unlike in `newton_schulz`.
@@ -62,8 +62,10 @@ def qdwh(lower: float | None = None) -> Polar:
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         y = x.astype(work_dtype(x.dtype))
         eps = float(jnp.finfo(y.dtype).eps)
+        steps = halley_weights(eps if lower is None else lower, eps)
+        _whole(inner, steps)
         y, _ = frobenius()(y, inner)
-        for step in halley_weights(eps if lower is None else lower, eps):
+        for step in steps:
             y = (_by_qr if step.c > _QR_ABOVE else _by_cholesky)(y, step, inner)
         return y.astype(x.dtype)
 
@@ -99,15 +101,6 @@ def halley_weights(lower: float, eps: float = 1e-15) -> tuple[Halley, ...]:
 
 def _by_qr(x: jax.Array, step: Halley, inner: _inner.Inner) -> jax.Array:
     """The step through [sqrt(c) X^H; I] = [Q1; Q2] R: no Gram matrix, no loss."""
-    if inner.axis_name is not None:
-        raise ValueError(
-            message(
-                "qdwh",
-                f"the long axis is cut over {inner.axis_name!r}",
-                "whole matrices, or a lower end with Cholesky steps only",
-                "Pass lower=0.03 or more, or place whole matrices",
-            )
-        )
     a, b, c, _ = step
     m, n = x.shape[-2:]
     eye = jnp.broadcast_to(jnp.eye(m, dtype=x.dtype), (*x.shape[:-2], m, m))
@@ -129,6 +122,19 @@ def _by_cholesky(x: jax.Array, step: Halley, inner: _inner.Inner) -> jax.Array:
         low, y, left_side=True, lower=True, transpose_a=adjoint, conjugate_a=adjoint
     )
     return (b / c) * x + (a - b / c) * solve(solve(x, False), True)
+
+
+def _whole(inner: _inner.Inner, steps: tuple[Halley, ...]) -> None:
+    """Raises for cut matrices if a step needs QR, which does not work in pieces."""
+    if inner.axis_name is not None and any(step.c > _QR_ABOVE for step in steps):
+        raise ValueError(
+            message(
+                "qdwh",
+                f"the long axis is cut over {inner.axis_name!r}",
+                "whole matrices, or a lower end with Cholesky steps only",
+                "Pass lower=0.05 or more, or place whole matrices",
+            )
+        )
 
 
 def _check(lower: float) -> None:

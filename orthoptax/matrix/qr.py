@@ -23,6 +23,8 @@ from orthoptax._types import Qr
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.norms import near_one
 
+_NOISE = 10.0  # roundings of a column's squares that make a pivot worthless
+
 _Factor = Callable[[jax.Array, _inner.Inner], tuple[jax.Array, jax.Array] | None]
 """Q and the pivots of its last R, or None: leave it to Householder."""
 
@@ -51,8 +53,9 @@ def cholesky_qr() -> Qr:
         R^H R <- P^H P;   Q <- P R^-1             R upper triangular, diag(R) > 0
 
     |Q^H Q - I| is about condition^2 times the rounding: in float32 near 1e-2 at 1e3.
-    Where the factorization fails (condition about 1e4 in float32, or a dependent
-    column) the matrix gets Householder's Q, its neighbours in a batch do not.
+    A matrix with a pivot at the rounding level of its column (a condition in the
+    thousands in float32, a dependent column) gets Householder's Q; its neighbours in a
+    batch do not.
 
     Returns: a `Qr`.
     Example:
@@ -60,7 +63,9 @@ def cholesky_qr() -> Qr:
       >>> cholesky_qr()(jnp.asarray([[3.0], [-4.0]])).round(3)[:, 0].tolist()
       [0.6000000238418579, -0.800000011920929]
 
-    Deviations: the authors fall back on the randomized form, for p > q.
+    Deviations: the authors fall back only where the factorization breaks down, which it
+      may survive with columns that are nowhere near orthogonal, and for p > q on the
+      randomized form.
     Source: microsoft/dion@0a059a4, dion_reference.py, `cqr`.
     """
     return _qr(_cholesky)
@@ -96,7 +101,7 @@ def randomized_cholesky_qr(
         R_1 <- of the Householder QR of S P;     P <- P R_1^-1
         Q <- cholesky_qr(P)
 
-    Orthonormal to rounding at any condition; S shows in the rounding only. A sketch
+    Orthonormal near rounding at any condition; S shows in the rounding only. A sketch
     with as many rows as P would cost more than it saves: without `sketch`, Householder
     is used there.
 
@@ -168,14 +173,18 @@ def _qr(factor: _Factor) -> Qr:
 
 
 def _cholesky(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array]:
-    """P R^-1, and the pivots of R: NaN where P^H P is not positive definite."""
+    """P R^-1, and the pivots of R: NaN where they are noise or there are none."""
     h = _adjoint(x)
-    # JAX's factor is the lower L = R^H; where it fails, all of that L is NaN.
-    low = lax.linalg.cholesky(inner.product(h, h), symmetrize_input=False)
+    gram = inner.product(h, h)
+    # JAX's factor is the lower L = R^H; where it breaks down, all of that L is NaN.
+    low = lax.linalg.cholesky(gram, symmetrize_input=False)
     q = lax.linalg.triangular_solve(
         low, x, left_side=False, lower=True, transpose_a=True, conjugate_a=True
     )
-    return q, jnp.diagonal(low, axis1=-2, axis2=-1)
+    pivots, squares = _diagonal(low), _diagonal(gram)
+    # A pivot squared is what is left of its column's squares after subtractions.
+    noise = _NOISE * math.sqrt(x.shape[-1]) * float(jnp.finfo(x.dtype).eps)
+    return q, jnp.where(pivots**2 > noise * squares, pivots, jnp.nan)
 
 
 def _twice(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array]:
@@ -209,6 +218,10 @@ def _householder(x: jax.Array, inner: _inner.Inner) -> jax.Array:
     rows = x.shape[-2]
     start = lax.axis_index(inner.axis_name) * rows
     return lax.dynamic_slice_in_dim(jnp.linalg.qr(whole)[0], start, rows, axis=-2)
+
+
+def _diagonal(x: jax.Array) -> jax.Array:
+    return jnp.real(jnp.diagonal(x, axis1=-2, axis2=-1))
 
 
 def _adjoint(x: jax.Array) -> jax.Array:

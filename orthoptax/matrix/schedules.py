@@ -116,7 +116,7 @@ def _with_safety(schedule: tuple, factor: float) -> tuple:
 POLAR_EXPRESS_101 = (*_with_safety(POLAR_EXPRESS[:7], 1.01), POLAR_EXPRESS[7])
 """`POLAR_EXPRESS`, safety 1.01 but in the last: band 1-1. The last may repeat.
 
-The first K alone are the authors' K-step list; the first five end in 0.870-1.125.
+The first K alone are the authors' K-step list; the first five end in 0.870-1.124.
 Expects a scale that divides by 1.01 times the norm: `frobenius(factor=1.01)`.
 Source: arXiv:2505.16932; NoahAmsel/PolarExpress@7f0fb57, basic.py.
 """

@@ -61,7 +61,7 @@ def muown(
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
     State:
-      matrix: rows: |v| of each row, and the state of `magnitude` (its momentum and root
+      matrix: rows: |v| of each row, and the state of `magnitude` (its mean and root
         mean square, a number a row each); direction: `MomentumState` of M, counts.
       rest: the state of `rest`.
       Memory: m*n + 3*m numbers a matrix of m rows and n columns.

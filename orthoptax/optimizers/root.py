@@ -8,6 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Polar, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
+from orthoptax.matrix.by_shape import by_shape
 from orthoptax.optimizers._rest import rest_or_adamw
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -54,7 +55,7 @@ def root(
       nesterov: look one step ahead. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the authors' is 0.1. Traceable.
-      polar: see `orthoptax.matrix`; None: the authors' table of shapes. Static.
+      polar: see `orthoptax.matrix`; None: `by_shape()`, the authors' table. Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`, the authors'. With another
         rule the rates of the two groups differ, and `rest` must be given. Static.
       place: where the matrix links run; None: here. Static.
@@ -92,7 +93,7 @@ def root(
         momentum(b1, ema=False, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
             soft_threshold(quantile, eps=eps),
-            orthogonalize(polar),
+            orthogonalize(by_shape() if polar is None else polar),
             scale_by_shape(shape_rule),
             optax.identity() if after is None else after,
             layout=layout,

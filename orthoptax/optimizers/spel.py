@@ -56,8 +56,8 @@ def spel(
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
     State:
-      matrix: `MomentumState` (momentum, like the matrices), counts, and the norm that
-        each matrix began with.
+      matrix: `MomentumState` (momentum, like the matrices), counts, and the norm of
+        each matrix at the first step.
       rest: the state of `rest`.
       Memory: m*n + 1 numbers a matrix of m rows and n columns.
     Returns: a `GradientTransformationExtraArgs` that needs `params`.

@@ -73,9 +73,9 @@ class Ablate:
     """digits (a perceptron on scikit-learn's digits), bytes (a small transformer)."""
     steps: int = 150
     """Training steps of every run."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the initial weights and the batches; at least three."""
-    learning_rates: tuple[float, ...] = (5e-3, 2e-2, 8e-2)
+    learning_rates: tuple[float, ...] = (2e-3, 6e-3, 2e-2, 6e-2)
     """Peak rates, the same grid for all."""
     data: Path | None = None
     """A folder of text for bytes. None given: the standard library's .py files."""

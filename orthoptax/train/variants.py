@@ -11,8 +11,33 @@ from orthoptax.train.config import UsageError, unknown
 from orthoptax.train.grammar import Chain, Link
 
 ARROW = "->"
+DION2 = "orthogonalize(newton_schulz(POLAR_EXPRESS_102, scale=frobenius(factor=1.02)))"
 WRITTEN = {
     "muon": "momentum | orthogonalize | scale_by_shape",
+    "normuon": "momentum | orthogonalize | keep_norm(normalize_neurons)"
+    " | scale_by_shape",
+    "adamuon": "momentum | sign | orthogonalize | second_moment | rms_align",
+    "root": "momentum(ema=false) | soft_threshold | orthogonalize(by_shape)"
+    " | scale_by_shape",
+    "namo": "with_statistics(momentum(nesterov=false)"
+    " | scale_by_input_norm(orthogonalize) | divide_by_norm | scale_by_shape)",
+    "asgo": "with_statistics(momentum(0.9, nesterov=false) | one_sided | rms_align)",
+    "dasgo": "with_statistics(momentum(0.9, nesterov=false) | divide_columns"
+    " | rms_align)",
+    "dion": "error_feedback(0.95, low_rank) | scale_by_shape(spectral_norm)",
+    "dion2": f"error_feedback(0.95, submatrix({DION2}))"
+    " | scale_by_shape(spectral_norm)",
+    "nordion2": f"error_feedback(0.95, submatrix({DION2}"
+    " | keep_norm(normalize_neurons), axis=-2)) | scale_by_shape(spectral_norm)",
+    "polargrad": "momentum(nesterov=false)"
+    " | scale_by_dual_norm(orthogonalize(newton_schulz(POLAR_EXPRESS_8)))",
+    "auon": "momentum | energy_scale",
+    "hybrid_auon": "momentum | orthogonalize | energy_scale",
+    "spel": "momentum(nesterov=false) | orthogonalize(newton_schulz(QUINTIC))"
+    " | project_weights(stiefel(newton_schulz(QUINTIC)))",
+    "muown": "weight_norm(momentum(nesterov=false)"
+    " | orthogonalize(newton_schulz(QUINTIC)) | scale_by_shape,"
+    " scale_by_adam(0.9, 0.95) | decay_after(0))",
 }
 """Named optimizers as chains; each gives the updates of the optimizer of that name."""
 
@@ -38,11 +63,19 @@ def variants(base: str, replacements: Sequence[str]) -> list[Variant]:
     """
     chain = _read(base)
     found = {str(chain): Variant("base", False, str(chain))}
+
+    def add(change: str, dropped: bool, rest: Chain) -> None:
+        if str(rest) not in found:
+            taken, name, number = {v.change for v in found.values()}, change, 1
+            while name in taken:  # equal links stand in two places
+                number += 1
+                name = f"{change}, {number}"
+            found[str(rest)] = Variant(name, dropped, str(rest))
+
     for change, rest in _dropped(chain):
-        found.setdefault(str(rest), Variant(change, True, str(rest)))
+        add(change, True, rest)
     for text in replacements:
-        rest = _replaced(chain, text)
-        found.setdefault(str(rest), Variant(" ".join(text.split()), False, str(rest)))
+        add(" ".join(text.split()), False, _replaced(chain, text))
     for variant in found.values():
         ChainOptimizer(variant.chain)
     if len(found) == 1:
@@ -67,11 +100,12 @@ def _dropped(chain: Chain, keep_last: bool = False) -> Iterator[tuple[str, Chain
     for i, link in enumerate(chain.links):
         before, after = chain.links[:i], chain.links[i + 1 :]
         last = keep_last and not after
-        if (before or after) and not last:
+        put_back = link.name == vocabulary.PLAIN_RATE  # by the parser
+        if (before or after) and not (last or put_back):
             yield f"without {link}", Chain(before + after)
         holds_compressor = vocabulary.lifts(vocabulary.words()[link.name])
         for inner in chains_in(link):
-            if not holds_compressor:
+            if not (holds_compressor or last):
                 around = f"without {link.name} around {inner}"
                 yield around, Chain(before + inner.links + after)
             for change, rest in _dropped(inner, keep_last=holds_compressor):

@@ -93,13 +93,9 @@ def low_rank(
     _check.in_range("low_rank", "eps", eps)
     qr = randomized_cholesky_qr() if qr is None else qr
     _check.is_callable("low_rank", "qr", qr, "householder_qr()")
+    precision = lax.Precision.HIGHEST if precision is None else precision
     size = functools.partial(_rank, fraction=rank_fraction, rank=rank, unit=multiple_of)
-    step = functools.partial(
-        _power_step,
-        steps=steps,
-        qr=qr,
-        precision=lax.Precision.HIGHEST if precision is None else precision,
-    )
+    step = functools.partial(_power_step, steps=steps, qr=qr, precision=precision)
 
     def init(params: optax.Params) -> LowRankState:
         first = jax.random.key(0) if key is None else key

@@ -4,6 +4,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from orthoptax import _check
@@ -15,7 +16,7 @@ from orthoptax.matrix.running import norm
 
 
 class ProjectWeightsState(NamedTuple):
-    """norm: {matrix: (..., 1, 1)}, the Frobenius norm that the weights began with."""
+    """norm: {matrix: (..., 1, 1)}, of the weights at the first step; 0 before it."""
 
     norm: Any
 
@@ -36,7 +37,7 @@ def project_weights(
       projection: see `orthoptax.matrix`: `sphere()`, `stiefel()`, `radial_brake()`.
         None: `sphere()`, which keeps the norm the weights began with. Static.
     State:
-      norm: one number a matrix, its Frobenius norm in `init`; float32 or wider.
+      norm: one number a matrix, its Frobenius norm at the first step; float32 or wider.
     Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves,
       as `on_matrices` makes them; needs `params`. In 16 bits the weights are on the set
       up to their own rounding.
@@ -59,8 +60,9 @@ def project_weights(
     def init(params: optax.Params) -> ProjectWeightsState:
         for name, leaf in named_leaves(params).items():
             _check.is_matrix("project_weights", name, leaf.shape)
-        size = lambda p: norm(p.astype(work_dtype(p.dtype)))
-        return ProjectWeightsState(jax.tree.map(size, params))
+        # Zeros, until the first step: weights may be loaded after this.
+        zeros = lambda p: jnp.zeros_like(_size(p))
+        return ProjectWeightsState(jax.tree.map(zeros, params))
 
     def update(
         updates: optax.Updates,
@@ -70,6 +72,10 @@ def project_weights(
     ) -> tuple[optax.Updates, ProjectWeightsState]:
         del extra
         _check.has_params("project_weights", params)
+        began = lambda w, start: jnp.where(
+            start == 0, _size(w).astype(start.dtype), start
+        )
+        first = jax.tree.map(began, params, state.norm)
 
         def leaf(name: str, u: jax.Array, w: jax.Array, start: jax.Array) -> jax.Array:
             _check.is_matrix("project_weights", name, u.shape)
@@ -78,6 +84,12 @@ def project_weights(
             new = projection(old + u.astype(work), old, start)
             return (new - old).astype(u.dtype)
 
-        return map_named(leaf, updates, params, state.norm), state
+        results = map_named(leaf, updates, params, first)
+        return results, ProjectWeightsState(first)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _size(w: jax.Array) -> jax.Array:
+    """The Frobenius norm of each matrix, (..., 1, 1), float32 or wider."""
+    return norm(w.astype(work_dtype(w.dtype)))

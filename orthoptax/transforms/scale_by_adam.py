@@ -16,11 +16,11 @@ from orthoptax.matrix.running import divide, running
 class ScaleByAdamState(NamedTuple):
     """State of `scale_by_adam`.
 
-    count: int32, completed updates. momentum, root_mean_square: like the parameters.
+    count: int32, completed updates. mean, root_mean_square: like the parameters.
     """
 
     count: jax.Array
-    momentum: optax.Updates
+    mean: optax.Updates
     root_mean_square: optax.Updates
 
 
@@ -42,7 +42,7 @@ def scale_by_adam(
       eps: added to the root, for parity with an author's code. Traceable.
     State:
       count: int32 scalar, number of completed updates.
-      momentum: M, like the parameters.
+      mean: M, like the parameters.
       root_mean_square: R, like the parameters.
     Returns: a `GradientTransformationExtraArgs`, elementwise. An entry that was always
       zero stays zero.
@@ -87,12 +87,12 @@ def scale_by_adam(
             u = divide(new / (1 - one**t).astype(work), size)
             return u, new, root
 
-        triples = jax.tree.map(leaf, updates, state.momentum, state.root_mean_square)
+        triples = jax.tree.map(leaf, updates, state.mean, state.root_mean_square)
         pick = lambda i, like: jax.tree.map(
             lambda x, triple: triple[i].astype(x.dtype), like, triples
         )
         return pick(0, updates), ScaleByAdamState(
-            count, pick(1, state.momentum), pick(2, state.root_mean_square)
+            count, pick(1, state.mean), pick(2, state.root_mean_square)
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -20,8 +20,8 @@ FLOOR = 1e-12  # of a row's length, so that a zero row has a direction to grow i
 class WeightNormRowsState(NamedTuple):
     """What is kept of the rows.
 
-    norm: {matrix: (..., rows, 1)}, lengths of the rows of V. magnitude: the state of
-    the optimizer of the lengths, on arrays of that shape.
+    norm: {matrix: (..., rows, 1)}, lengths of the rows of V, 0 before the first step.
+    magnitude: the state of the optimizer of the lengths, on arrays of that shape.
     """
 
     norm: Any
@@ -83,8 +83,9 @@ def weight_norm(
     grow = optax.with_extra_args_support(default if magnitude is None else magnitude)
 
     def init_rows(params: optax.Params) -> WeightNormRowsState:
-        lengths = jax.tree.map(_length, params)
-        return WeightNormRowsState(lengths, grow.init(lengths))
+        # Zeros, until the first step: weights may be loaded after this.
+        zeros = jax.tree.map(lambda w: jnp.zeros_like(_length(w)), params)
+        return WeightNormRowsState(zeros, grow.init(zeros))
 
     def tangent(u: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         del extra
@@ -138,27 +139,40 @@ def _along(g: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     return unit, jnp.real(along)
 
 
+def _began(w: jax.Array, norm: jax.Array) -> jax.Array:
+    """|v|, which is |w| until the first step."""
+    length = _length(w)
+    return jnp.where(norm == 0, length, norm.astype(length.dtype))
+
+
 def _tangent(g: jax.Array, w: jax.Array, norm: jax.Array) -> jax.Array:
     """The gradient by v, of the gradient by w."""
     unit, along = _along(g, w)
-    factor = (_length(w) / norm).astype(unit.dtype)
+    factor = (_length(w) / _began(w, norm)).astype(unit.dtype)
     return (factor * (g.astype(unit.dtype) - unit * along)).astype(g.dtype)
 
 
 def _arrive(
     u: jax.Array, w: jax.Array, norm: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(the change of w, the new |v|) for a step of v and one of g.
+    """(the change of w, the new |v|) for a step u of v and one of g.
 
-    g' v' / |v'| - w with v = |v| w / g is ((g' / g) (|v| / |v'|) - 1) w + g' u / |v'|.
+    g' v' / |v'| - w, with v' = v + u and v = |v| w / g, is written without the
+    difference of near numbers:
+
+        (|v| / |v'| (1 + step / g) - 1) w + g' u / |v'|
+        |v| / |v'| - 1 = -<2 v + u, u> / (|v'| (|v'| + |v|))
     """
     work = work_dtype(wider(u.dtype, w.dtype))
     real = jnp.finfo(work).dtype
-    u_, w_, was = u.astype(work), w.astype(work), norm.astype(real)
-    length = _length(w).astype(real)
-    moved = jnp.any(u != 0, axis=-1, keepdims=True)
-    now = jnp.where(moved, _length((was / length).astype(work) * w_ + u_), was)
-    grown = length + step.astype(real)
-    share = (grown / length) * (was / now) - 1
-    change = share.astype(work) * w_ + (grown / now).astype(work) * u_
+    length, was = _length(w).astype(real), _began(w, norm).astype(real)
+    v = (was / length).astype(work) * w.astype(work)
+    now = _length(v + u.astype(work)).astype(real)
+    v, u_ = v / now.astype(work), u.astype(work) / now.astype(work)
+    more = jnp.real(jnp.sum((2 * v + u_) * jnp.conj(u_), axis=-1, keepdims=True))
+    turned = -more / (1 + was / now)
+    grown = step.astype(real) / length
+    share = turned + grown * (1 + turned)
+    change = share.astype(work) * w.astype(work)
+    change = change + (length * (1 + grown)).astype(work) * u_
     return change.astype(u.dtype), now.astype(norm.dtype)

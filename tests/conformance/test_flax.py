@@ -43,7 +43,7 @@ class Nnx(nnx.Module):
         return self.head(jnp.tanh(self.dense(x)))
 
 
-@law(is_optimizer)
+@law(is_optimizer, long=True)
 def test_linen_train_state_learns(subject):
     x, y = data()
     model = Linen()

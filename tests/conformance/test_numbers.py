@@ -2,6 +2,7 @@
 """What steps do to numbers: they move, descend, and meet zero, NaN and any scale."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,16 @@ from jax import lax
 
 from orthoptax.layout import flax
 from tests import zoo
-from tests.conformance.discovery import DEGREE, has_rate, is_optimizer, law
+from tests.conformance.discovery import (
+    ABSOLUTE,
+    DEGREE,
+    FEASIBLE,
+    ROUNDING,
+    STILL,
+    has_rate,
+    is_optimizer,
+    law,
+)
 
 
 @functools.cache
@@ -51,8 +61,9 @@ def test_every_leaf_moves(subject):
 
 @law(is_optimizer)
 def test_descends_on_a_quadratic(subject):
-    target = zoo.tree(2, zoo.SMALL, scale=0.3)
-    tx = subject.make(learning_rate=0.05)
+    target = feasible(subject, zoo.tree(2, zoo.SMALL, scale=0.3))
+    # The rate falls: with steps of one length, sparse ones above all circle the target.
+    tx = subject.make(learning_rate=lambda count: 0.1 * (1 - count / 60))
 
     def distance(params):
         return optax.tree.norm(optax.tree.sub(params, target), squared=True) / 2
@@ -67,8 +78,14 @@ def test_descends_on_a_quadratic(subject):
         (params, _), _ = lax.scan(step, (params, tx.init(params)), length=60)
         return distance(params)
 
-    start = zoo.tree(3, zoo.SMALL, scale=0.1)
+    start = feasible(subject, zoo.tree(3, zoo.SMALL, scale=0.1))
     assert run(start) < 0.2 * distance(start)
+
+
+def feasible(subject, tree):
+    """A tree whose matrix is where the optimizer can keep it."""
+    inside = FEASIBLE.get(subject.name, lambda w: w)
+    return {**tree, "tall": {"kernel": inside(tree["tall"]["kernel"])}}
 
 
 @law()
@@ -82,7 +99,11 @@ def test_gradients_of_any_scale_stay_finite(subject, scale):
 
 @law(is_optimizer)
 def test_zero_gradients_move_no_matrix(subject):
-    updates = first_update(subject, zoo.tree(1, scale=0))
+    still = subject
+    if subject.name in STILL:
+        tx = subject.make(**STILL[subject.name])
+        still = types.SimpleNamespace(init=tx.init, update=jax.jit(tx.update))
+    updates = first_update(still, zoo.tree(1, scale=0))
     for name in matrices():
         assert not np.any(updates[name]), name
 
@@ -112,12 +133,22 @@ def test_nan_stays_in_its_layer(subject):
     assert np.all(np.isfinite(updates[name][[0, 2]]))
 
 
+@functools.cache
+def without_units(subject):
+    """The optimizer with the numbers it compares gradients with switched off."""
+    if subject.name not in ABSOLUTE:
+        return subject
+    tx = subject.make(**ABSOLUTE[subject.name])
+    return types.SimpleNamespace(init=jax.jit(tx.init), update=jax.jit(tx.update))
+
+
 @law(is_optimizer)
 @pytest.mark.parametrize("power", [-66, -7, 9, 66])
 def test_matrix_direction_ignores_powers_of_two(subject, power):
     for steps in (1, 2):
-        expected = first_update(subject, zoo.tree(1), steps)
-        updates = first_update(subject, zoo.tree(1, scale=2.0**power), steps)
+        expected = first_update(without_units(subject), zoo.tree(1), steps)
+        grads = zoo.tree(1, scale=2.0**power)
+        updates = first_update(without_units(subject), grads, steps)
         factor = np.float32(2.0**power) ** DEGREE.get(subject.name, 0)
         for name in matrices():
             np.testing.assert_array_equal(
@@ -128,14 +159,15 @@ def test_matrix_direction_ignores_powers_of_two(subject, power):
 @law(is_optimizer)
 @pytest.mark.parametrize("scale", [3e-11, 0.7, 3e9])
 def test_matrix_direction_ignores_scale(subject, scale):
-    expected = first_update(subject, zoo.tree(1), 2)
-    updates = first_update(subject, zoo.tree(1, scale=scale), 2)
+    expected = first_update(without_units(subject), zoo.tree(1), 2)
+    updates = first_update(without_units(subject), zoo.tree(1, scale=scale), 2)
     factor = np.float32(scale) ** DEGREE.get(subject.name, 0)
     pick = lambda u, factor: {name: factor * u[name] for name in matrices()}
-    zoo.assert_close(pick(updates, 1), pick(expected, factor), 1e-5)
+    allowed = ROUNDING.get(subject.name, 1e-5)
+    zoo.assert_close(pick(updates, 1), pick(expected, factor), allowed)
 
 
-@law()
+@law(long=True)
 def test_hard_matrices_stay_finite(subject):
     hard = {name: {"kernel": m} for name, m in zoo.hard_matrices().items()}
     grads = jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), hard)
@@ -147,7 +179,7 @@ def test_hard_matrices_stay_finite(subject):
             assert np.all(np.isfinite(u)), name
 
 
-@law(has_rate)
+@law(has_rate, long=True)
 def test_schedules_count_from_zero(subject):
     seen, rates = [], jnp.asarray([0.25, 0.5])
 
@@ -158,13 +190,14 @@ def test_schedules_count_from_zero(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(1, zoo.SMALL)
     ours = subject.only_ours()  # stock optax has tests of its own
 
-    def two(rate):
+    def two(rate, later):
         tx = subject.make(learning_rate=rate, **ours)
         first, state = tx.update(grads, tx.init(params), params)
+        tx = subject.make(learning_rate=later, **ours)
         return first, tx.update(grads, state, params)[0]
 
-    scheduled = jax.jit(lambda: two(schedule))()
-    constant = jax.jit(lambda r: two(r))
-    zoo.assert_close(scheduled[0], constant(rates[0])[0])
-    zoo.assert_close(scheduled[1], constant(rates[1])[1])
+    scheduled = jax.jit(lambda: two(schedule, schedule))()
+    constant = jax.jit(two)(*rates)
+    zoo.assert_close(scheduled[0], constant[0])
+    zoo.assert_close(scheduled[1], constant[1])
     assert set(seen) == {((), jnp.dtype("int32"))}

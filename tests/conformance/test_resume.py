@@ -8,7 +8,7 @@ import optax
 import orbax.checkpoint as ocp
 
 from tests import zoo
-from tests.conformance.discovery import has_rate, law
+from tests.conformance.discovery import CURVED, has_rate, law
 from tests.conformance.test_programs import steps
 
 
@@ -43,7 +43,7 @@ def test_resume_is_bitwise(subject, tmp_path):
     zoo.assert_same(ours, subject.update(grads, cut[1], cut[0]))
 
 
-@law(has_rate)
+@law(has_rate, long=True)
 def test_the_code_decides_after_a_restore(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(3, zoo.SMALL)
     quiet = {n: 0.0 for n in subject.numbers() if n == "weight_decay"}
@@ -55,5 +55,8 @@ def test_the_code_decides_after_a_restore(subject):
         return tx.update(grads, state, params)[0]
 
     once, thrice = update(0.1), update(0.3)
-    zoo.assert_close(thrice, optax.tree.scale(3.0, once))
+    if subject.name in CURVED:
+        assert all(np.any(d) for d in jax.tree.leaves(optax.tree.sub(thrice, once)))
+    else:
+        zoo.assert_close(thrice, optax.tree.scale(3.0, once))
     assert all(np.any(u) for u in jax.tree.leaves(once))

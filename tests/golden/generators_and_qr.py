@@ -28,12 +28,10 @@ from orthoptax.matrix import (
     spectral_clip,
 )
 from tests.golden.replay import Case, Fields, close
+from tests.zoo import QUICKLY
 
 EIGHT = newton_schulz(POLAR_EXPRESS_8, scale=frobenius_max(1e-15))
 """What those functions orthogonalize with: 'nemo polar_express, 8 steps'."""
-
-QUICKLY = {"xla_backend_optimization_level": 0}
-"""Most of these replays' time is compilation of many shapes: one program a case."""
 
 
 def listed(case: Case) -> Iterator[tuple[str, Fields]]:
@@ -127,7 +125,7 @@ def randomized(case: Case, name: str, dtype: str) -> Callable:
 
 
 def together(make: Callable[[Case], Callable]) -> Callable:
-    """A replay of every input, all in one program."""
+    """A replay of every input, all in one program: most of the time is compilation."""
 
     def replay(case: Case, dtype: str) -> None:
         inputs, outputs = case.group("in"), case.group("out")

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the recorded words to our constructors: what normalizes a polar factor.
 
-NorMuon, AdaMuon, Turbo-Muon, ROOT and AuON. The authors' epsilons stand where their
-code has them, so most cases are the links of the named optimizer, recombined.
+NorMuon, AdaMuon and Turbo-Muon. The authors' epsilons stand where their code has them,
+so most cases are the links of the named optimizer, recombined.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -15,10 +14,7 @@ import optax
 from orthoptax.layout.view import MatrixView
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers.normuon import normuon
-from orthoptax.optimizers.root import root
 from orthoptax.transforms import (
-    decoupled,
-    energy_scale,
     keep_norm,
     momentum,
     normalize_neurons,
@@ -26,14 +22,10 @@ from orthoptax.transforms import (
     original_last_two,
     orthogonalize,
     rms_align,
-    scale_by_learning_rate,
     scale_by_shape,
     second_moment,
     sign,
-    soft_threshold,
-    spectral,
 )
-from orthoptax.transforms.soft_threshold import part
 from tests.golden.muon_family import (
     SHAPE_RULES,
     build,
@@ -41,9 +33,7 @@ from tests.golden.muon_family import (
     ends,
     megatron_adamw,
     microsoft_dion,
-    orthogonalizer,
     rows_first,
-    scaled,
 )
 from tests.golden.replay import Case, Fields, close
 
@@ -74,22 +64,23 @@ def flat_convolutions(name: str, leaf: Any) -> MatrixView | None:
 def normuon_authors(f: Fields) -> optax.GradientTransformation:
     words, b2, eps = common(f), f.take("beta2"), f.take("eps_div")
     assert f.take("shape_scale").startswith("original")
-    if f.take("conv4d", default=None) is None:
+    quirk = f.take("conv4d", default=None)
+    if quirk is None and words["ema"]:
         return named_normuon(words, b2=b2, eps=eps, shape_rule=original)
+    layout = flat_convolutions if quirk else rows_first()
     links = [
-        on_matrices(orthogonalize(words["polar"]), layout=flat_convolutions),
+        on_matrices(orthogonalize(words["polar"]), layout=layout),
         on_matrices(  # their rows of a convolution are its last axis but one
             keep_norm(normalize_neurons(b2, eps=eps), eps=eps),
             scale_by_shape(original_last_two),
             layout=rows_first(),
         ),
     ]
-    return chained(words, *links, layout=flat_convolutions)
+    return chained(words, *links, layout=layout)
 
 
 def named_normuon(words: dict[str, Any], **options: Any) -> Any:
-    """The named optimizer, which has the average."""
-    assert words["ema"]
+    """The named optimizer, whose momentum is an average."""
     return normuon(
         words["rate"], b1=words["b1"], nesterov=words["nesterov"],
         weight_decay=words["decay"], polar=words["polar"], layout=rows_first(),
@@ -229,97 +220,6 @@ ADAMUON = {
 }
 
 
-# ROOT
-
-
-def root_authors(f: Fields) -> optax.GradientTransformation:
-    for key in ("root_steps", "coefficient_table_fallback"):
-        f.take(key)  # the orthogonalizer holds the stages
-    assert f.take("quantile_method") == "linear"
-    threshold = {"quantile": f.take("quantile"), "eps": f.take("quantile_eps")}
-    rule = scaled(spectral, f.take("rms_target"))
-    b1, b2 = f.take("adamw_betas")
-    eps, words = f.take("adamw_eps"), common(f)
-    rest = megatron_adamw(words["rate"], b1, b2, eps, words["decay"])
-    if words["ema"]:
-        links = [soft_threshold(**threshold), orthogonalize(words["polar"])]
-        layout = rows_first()
-        matrices = on_matrices(*links, scale_by_shape(rule), layout=layout)
-        return chained(words, matrices, layout=layout, rest=rest)
-    return root(
-        words["rate"], b1=words["b1"], nesterov=words["nesterov"],
-        weight_decay=words["decay"], polar=words["polar"], shape_rule=rule,
-        rest=rest, layout=rows_first(), **threshold,
-    )  # fmt: skip
-
-
-def root_paper(f: Fields) -> optax.GradientTransformation:
-    for key in ("coefficients", "steps"):
-        f.take(key)  # the orthogonalizer holds the stages
-    rule, threshold = SHAPE_RULES[f.take("shape_scale")], f.take("threshold")
-    words, layout = common(f), rows_first()
-    links = [
-        soft_threshold(threshold=threshold),
-        orthogonalize(words["polar"]),
-        scale_by_shape(rule),
-    ]
-    return chained(words, on_matrices(*links, layout=layout), layout=layout)
-
-
-ROOT = {
-    None: root_authors,
-    "paper algorithm with a fixed threshold and a custom coefficient triple": (
-        root_paper
-    ),
-}
-
-
-def root_parts(case: Case, dtype: str) -> None:
-    """The three outputs of the threshold."""
-    f = case.fields
-    options = {"quantile": f.take("quantile"), "eps": f.take("quantile_eps")}
-    f.done()
-    inputs, outputs = case.group("in"), case.group("out")
-    seen = set()
-    for name, x in inputs.items():
-        got = part(jnp.asarray(x, dtype), **options)
-        values = got._replace(threshold=got.threshold[..., 0, 0])._asdict()
-        for kind, value in values.items():
-            key = f"{name}/{kind}"
-            close(value, outputs[key], key, **case.tolerance(dtype))
-            seen.add(key)
-    assert seen == set(outputs)
-
-
-# AuON: statistics of whole leaves, of any number of axes, as in the authors' code
-
-
-def auon_links(f: Fields, *first: Any, normalize: bool) -> optax.GradientTransformation:
-    ema = {"ema": True, "sum": False}[f.take("momentum_form")]
-    scale = energy_scale(
-        f.take("gamma"), normalize=normalize, eps=f.take("norm_eps"),
-        rms_eps=f.take("rms_eps"), axes=None,
-    )  # fmt: skip
-    return optax.chain(
-        momentum(f.take("momentum"), ema=ema, nesterov=f.take("nesterov")),
-        *first,
-        scale,
-        decoupled(f.take("weight_decay", default=0.0)),
-        scale_by_learning_rate(f.take("lr")),
-    )
-
-
-def hybrid_links(f: Fields, *, normalize: bool) -> optax.GradientTransformation:
-    f.take("ns_steps")  # the orthogonalizer holds the stages
-    polar = orthogonalizer(f.take("orthogonalizer"))
-    return auon_links(
-        f, on_matrices(orthogonalize(polar), layout=rows_first()), normalize=normalize
-    )
-
-
-FORMS = {None: False, "paper equations": True}
-
-
 def variant(table: dict[Any, Any]) -> Any:
     """From a table of variants to a function of cases."""
 
@@ -332,22 +232,9 @@ def variant(table: dict[Any, Any]) -> Any:
     return make
 
 
-def both_forms(links: Any) -> Any:
-    """The code's form and the paper's."""
-    return variant(
-        {word: functools.partial(links, normalize=n) for word, n in FORMS.items()}
-    )
-
-
 OPTIMIZERS = {
     "normuon": variant(NORMUON),
     "adamuon": variant(ADAMUON),
     "turbo_muon": variant({None: lambda f: build(microsoft_dion(f))}),
-    "root": variant(ROOT),
-    "auon": both_forms(auon_links),
-    "hybrid_auon": both_forms(hybrid_links),
 }
-REPLAYS = {
-    "normuon_variance_reduction": variance_reduction,
-    "root_soft_threshold": root_parts,
-}
+REPLAYS = {"normuon_variance_reduction": variance_reduction}

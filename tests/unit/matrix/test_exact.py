@@ -28,6 +28,21 @@ def test_zero_and_missing_directions_map_to_zero():
     np.testing.assert_allclose(got, u @ v.T, atol=1e-5)
 
 
+def test_nan_returns_and_stays_in_its_matrix():
+    x = np.zeros((2, 4, 4), np.float32)  # LAPACK alone would never come back from this
+    x[0, 0, 0], x[1] = np.nan, np.eye(4)
+    got = np.asarray(svd()(jnp.asarray(x)))
+    assert np.isnan(got[0]).all()
+    np.testing.assert_allclose(got[1], np.eye(4), atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [-90, 90])
+def test_the_same_bits_at_any_power_of_two(power):
+    x = RNG.normal(size=(4, 3)).astype(np.float32)
+    scaled = np.float32(2.0**power) * x
+    np.testing.assert_array_equal(svd()(jnp.asarray(scaled)), svd()(jnp.asarray(x)))
+
+
 def test_polar_decomposition():
     x = RNG.normal(size=(4, 7))
     with jax.enable_x64(True):

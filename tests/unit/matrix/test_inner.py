@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from orthoptax.matrix import (
+    QUINTIC,
+    aol,
+    by_shape,
+    degree_17,
+    gram_newton_schulz,
+    newton_schulz,
+    spectral,
+)
 from orthoptax.matrix.inner import Inner, local
-from orthoptax.matrix.newton_schulz import newton_schulz
 
 RNG = np.random.default_rng(0)
 
@@ -33,16 +41,58 @@ def test_sixteen_bit_products_accumulate_in_float32():
     assert float(product[0, 0]) == 4096
 
 
-@pytest.mark.parametrize("shape", [(4, 32), (2, 4, 32)])
-def test_columns_over_a_mesh_axis_equal_whole_matrices(shape):
-    x = jnp.asarray(RNG.normal(size=shape), jnp.float32)
+def test_products_are_as_asked():
+    x = jnp.asarray([[1.0, 1.0 + 2.0**-12]])  # the second rounds to 1 in bfloat16
+    assert float(local.product(x, x)[0, 0]) != 2
+    rounded = local.computing(jnp.bfloat16)
+    assert float(rounded.product(x, x)[0, 0]) == 2
+    assert rounded.matmul(x, x.mT).dtype == jnp.float32
+    for inner, name in ((rounded, "HIGHEST"), (local.computing(None, "high"), "HIGH")):
+        text = jax.jit(inner.product).lower(x, x).as_text()
+        assert f"[{name}, {name}]" in text
+    assert Inner("tp").computing(None).axis_name == "tp"
+
+
+def test_shape_is_that_of_the_whole_matrix():
+    assert local.shape(jnp.ones((3, 4, 32))) == (4, 32)
+    seen = []
+    mesh = jax.make_mesh((8,), ("tp",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def local_part(x):
+        seen.append((x.shape, Inner("tp").shape(x)))
+        return x
+
+    spec = P(None, "tp")
+    jax.eval_shape(
+        jax.shard_map(local_part, mesh=mesh, in_specs=spec, out_specs=spec),
+        jnp.ones((4, 32)),
+    )
+    assert seen[0] == ((4, 4), (4, 32))
+
+
+POLARS = {
+    "newton_schulz": newton_schulz(),
+    "aol": newton_schulz(QUINTIC[1:], scale=aol()),
+    "spectral": newton_schulz(scale=spectral()),
+    "gram": gram_newton_schulz(),  # square in each shard, wide as a whole
+    "degree_17": degree_17(),
+    "by_shape": by_shape({(4, 32): QUINTIC}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("newton_schulz", (4, 32)), *((name, (2, 4, 32)) for name in POLARS)],
+)
+def test_columns_over_a_mesh_axis_equal_whole_matrices(name, shape, x64):
+    x = jnp.asarray(RNG.normal(size=shape))
     mesh = jax.make_mesh((8,), ("tp",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = P(*[None] * (len(shape) - 1), "tp")
-    polar = newton_schulz()
+    polar = POLARS[name]
     cut = jax.shard_map(
         lambda x: polar(x, inner=Inner("tp")), mesh=mesh, in_specs=spec, out_specs=spec
     )
-    np.testing.assert_allclose(jax.jit(cut)(x), polar(x), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(cut)(x), polar(x), rtol=0, atol=1e-12)
 
 
 def test_columns_over_pmap_equal_whole_matrices():

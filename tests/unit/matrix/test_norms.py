@@ -20,6 +20,7 @@ def norm(x):
     ("scale", "divisor"),
     [
         (frobenius(), lambda n: n),
+        (frobenius(factor=1.01), lambda n: 1.01 * n),
         (frobenius_add(0.5, factor=1.02), lambda n: 1.02 * n + 0.5),
         (frobenius_max(6.0), lambda n: np.maximum(n, 6.0)),
     ],
@@ -38,7 +39,7 @@ def test_default_scale_over_the_range_of_float32(size):
 
 def test_default_scale_gives_the_same_bits_for_powers_of_two():
     x = jnp.asarray(X, jnp.float32)
-    want = frobenius()(x, local).x.x.x.x
+    want = frobenius()(x, local).x
     for exponent in (-90, -1, 1, 7, 90):
         np.testing.assert_array_equal(frobenius()(x * 2.0**exponent, local).x, want)
 
@@ -70,6 +71,7 @@ def test_zero_stays_zero_and_nan_stays_in_its_matrix(scale):
         (lambda: frobenius_add(float("nan")), "eps=nan"),
         (lambda: frobenius_add(factor=-2.0), "factor=-2.0"),
         (lambda: frobenius_max(-1.0), "eps=-1.0"),
+        (lambda: frobenius(factor=-1.0), "factor=-1.0"),
     ],
 )
 def test_bad_numbers(make, name):

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaMuon against its recursion in float64 NumPy, and its invariants."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from orthoptax import MatrixView, adamuon, rules
-from orthoptax.matrix import svd
 
 RNG = np.random.default_rng(0)
-SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 5, 3)}
+SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 7, 4)}
 PARAMS = {k: RNG.normal(size=s) for k, s in SHAPES.items()}
 GRADS = [{k: RNG.normal(size=s) for k, s in SHAPES.items()} for _ in range(4)]
 ROWS_FIRST = rules(("", MatrixView((-2,), (-1,))))
 
 
-def polar(x):
-    u, _, vh = np.linalg.svd(x, full_matrices=False)
-    return u @ vh
+def jordan(x):
+    """Newton-Schulz and not the exact factor: matrices of signs may be singular."""
+    x = x / np.sqrt(np.sum(x * x, axis=(-2, -1), keepdims=True))
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
 
 
 def updates(tx, grads=GRADS, dtype="float32"):
@@ -32,48 +37,50 @@ def updates(tx, grads=GRADS, dtype="float32"):
     return out, state
 
 
+@functools.cache
+def plain():
+    """The updates of the defaults at rate 1, the first of them of a zero gradient."""
+    zero = jax.tree.map(np.zeros_like, GRADS[0])
+    return updates(adamuon(1.0, layout=ROWS_FIRST), [zero, *GRADS])[0]
+
+
 @pytest.mark.parametrize("b2", [None, 0.6])
 def test_against_numpy(b2):
     lr, b1, eps, wd = 0.03, 0.9, 0.01, 0.4
     with jax.enable_x64(True):
-        tx = adamuon(
-            lr, b1=b1, b2=b2, eps=eps, weight_decay=wd, polar=svd(), layout=ROWS_FIRST
-        )
+        tx = adamuon(lr, b1=b1, b2=b2, eps=eps, weight_decay=wd, layout=ROWS_FIRST)
         ours, _ = updates(tx, dtype="float64")
     decay = b1 if b2 is None else b2
     for name, w in PARAMS.items():
         m = v = 0
         for g, u in zip(GRADS, ours, strict=True):
             m = b1 * m + (1 - b1) * g[name]
-            o = polar(np.sign(b1 * m + (1 - b1) * g[name]))
+            o = jordan(np.sign(b1 * m + (1 - b1) * g[name]))
             v = decay * v + (1 - decay) * o * o
             h = o / (np.sqrt(v) + eps)
             norm = np.sqrt(np.sum(h * h, axis=(-2, -1), keepdims=True))
             h = h * 0.2 * np.sqrt(np.prod(w.shape[-2:])) / (norm + eps)
             want = -lr * (h + wd * w)
-            np.testing.assert_allclose(u[name], want, rtol=1e-8, err_msg=name)
+            np.testing.assert_allclose(u[name], want, rtol=1e-8, atol=1e-10)
 
 
 def test_the_root_mean_square_is_adams():
-    ours, _ = updates(adamuon(1.0, layout=ROWS_FIRST))
-    for u in ours:
+    for u in plain()[1:]:
         for name, x in u.items():
             rms = np.sqrt(np.mean(x * x, axis=(-2, -1)))
             np.testing.assert_allclose(rms, 0.2, rtol=1e-5, err_msg=name)
 
 
-def test_the_first_step_is_a_sign():
-    ours, _ = updates(adamuon(1.0, layout=ROWS_FIRST))
-    for name, u in ours[0].items():
+def test_the_first_step_with_a_gradient_is_a_sign():
+    for name, u in plain()[1].items():
         np.testing.assert_allclose(np.abs(u), 0.2, rtol=1e-4, err_msg=name)
 
 
 def test_zero_gradients_move_nothing_then_the_next_does():
-    zero = jax.tree.map(np.zeros_like, GRADS[0])
-    ours, _ = updates(adamuon(1.0, layout=ROWS_FIRST), [zero, GRADS[0]])
+    first, second, *_ = plain()
     for name in SHAPES:
-        assert not ours[0][name].any()
-        np.testing.assert_allclose(np.sqrt(np.mean(ours[1][name] ** 2)), 0.2, rtol=1e-4)
+        assert not first[name].any()
+        assert np.all(second[name] != 0)
 
 
 def test_the_second_moment_stays_in_parameter_coordinates():

@@ -12,7 +12,7 @@ from orthoptax import MatrixView, auon, hybrid_auon, rules
 from orthoptax.matrix import JORDAN, newton_schulz, svd
 
 RNG = np.random.default_rng(0)
-SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 5, 3)}
+SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 7, 4)}
 PARAMS = {k: RNG.normal(size=s) for k, s in SHAPES.items()}
 GRADS = [{k: RNG.normal(size=s) for k, s in SHAPES.items()} for _ in range(3)]
 ROWS_FIRST = rules(("", MatrixView((-2,), (-1,))))
@@ -69,12 +69,11 @@ def test_the_hybrid_of_the_paper_takes_one_stage():
 
 def test_a_zero_gradient_leaves_decay_alone():
     zero = jax.tree.map(np.zeros_like, GRADS[0])
-    for tx in (auon, hybrid_auon):
-        for normalize in (False, True):
-            options = {"normalize": normalize, "layout": ROWS_FIRST}
-            (u,) = updates(tx(0.5, weight_decay=0.1, **options), [zero])
-            for name, w in PARAMS.items():
-                np.testing.assert_allclose(u[name], -0.05 * w, rtol=1e-5)
+    for make in (auon, hybrid_auon):
+        tx = make(0.5, weight_decay=0.1, normalize=True, layout=ROWS_FIRST)
+        (u,) = updates(tx, [zero])
+        for name, w in PARAMS.items():
+            np.testing.assert_allclose(u[name], -0.05 * w, rtol=1e-5)
 
 
 def compiled(tx, size):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NorMuon against its recursion in float64 NumPy, and its invariants."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from orthoptax.transforms import (
 )
 
 RNG = np.random.default_rng(0)
-SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 5, 3)}
+SHAPES = {"tall": (7, 4), "wide": (4, 7), "stack": (2, 7, 4)}
 PARAMS = {k: RNG.normal(size=s) for k, s in SHAPES.items()}
 GRADS = [{k: RNG.normal(size=s) for k, s in SHAPES.items()} for _ in range(4)]
 ROWS_FIRST = rules(("", MatrixView((-2,), (-1,))))
@@ -40,6 +42,12 @@ def updates(tx, params=None, grads=None, dtype="float32"):
         u, state = update(cast(g), state, params)
         out.append({k: np.asarray(v, np.float64) for k, v in u.items()})
     return out
+
+
+@functools.cache
+def exact(make):
+    """The updates at rate 1 with the exact polar factor: one program, three tests."""
+    return updates(make(1.0, polar=svd(), layout=ROWS_FIRST))
 
 
 def norm(x):
@@ -67,8 +75,7 @@ def test_against_numpy():
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_the_norm_is_that_of_the_polar_factor(steps):
-    tx = normuon(1.0, polar=svd(), layout=ROWS_FIRST)
-    for name, u in updates(tx)[steps - 1].items():
+    for name, u in exact(normuon)[steps - 1].items():
         m, n = u.shape[-2:]
         want = 0.2 * np.sqrt(max(m, n) * min(m, n))  # s sqrt(rank)
         np.testing.assert_allclose(norm(u), want, rtol=1e-5, err_msg=name)
@@ -76,18 +83,17 @@ def test_the_norm_is_that_of_the_polar_factor(steps):
 
 def test_it_is_muon_where_all_rows_have_one_length():
     # Rows of an exact semi-orthogonal wide matrix are unit vectors, at every step.
-    options = {"polar": svd(), "layout": ROWS_FIRST}
-    ours, theirs = (updates(tx(0.1, **options)) for tx in (normuon, muon))
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a["wide"], b["wide"], rtol=1e-4, atol=1e-7)
-        assert np.max(np.abs(a["tall"] - b["tall"])) > 1e-3
-        assert np.max(np.abs(a["stack"] - b["stack"])) > 1e-3
+    for a, b in zip(exact(normuon), exact(muon), strict=True):
+        np.testing.assert_allclose(a["wide"], b["wide"], rtol=1e-4, atol=1e-6)
+        assert np.max(np.abs(a["tall"] - b["tall"])) > 1e-2
+        assert np.max(np.abs(a["stack"] - b["stack"])) > 1e-2
 
 
 def test_rows_of_the_first_step_have_one_length():
-    for name, u in updates(normuon(1.0, layout=ROWS_FIRST))[0].items():
+    for name, u in exact(normuon)[0].items():
         lengths = np.linalg.norm(u, axis=-1)
-        np.testing.assert_allclose(lengths, lengths.max(), rtol=1e-4, err_msg=name)
+        want = lengths.mean(axis=-1, keepdims=True) + 0 * lengths
+        np.testing.assert_allclose(lengths, want, rtol=1e-4, err_msg=name)
 
 
 def test_blocks_are_matrices_of_their_own():
@@ -100,7 +106,7 @@ def test_blocks_are_matrices_of_their_own():
     apart = updates(normuon(0.1, layout=ROWS_FIRST), cut(blocks[0]), map(cut, blocks))
     for one, three in zip(together, apart, strict=True):
         for name, part in cut(one["w"]).items():
-            np.testing.assert_array_equal(part, three[name])
+            np.testing.assert_allclose(part, three[name], rtol=1e-5, atol=1e-8)
 
 
 def test_the_form_of_the_paper_by_recombination():

@@ -153,6 +153,9 @@ def test_directions_that_the_matrix_lacks_add_nothing_and_keep_their_basis():
     assert np.linalg.matrix_rank(out, tol=1e-10) == 2
     np.testing.assert_array_equal(new[:, 2:], q[:, 2:])
     np.testing.assert_allclose(np.linalg.norm(new[:, :2], axis=0), 1, rtol=1e-12)
+    weak = np.diag([1.0, np.finfo(float).eps])  # below the rounding of a 2 x 2 matrix
+    out, _, _, _ = compressed(low_rank(), weak, np.eye(2))
+    np.testing.assert_array_equal(out, np.diag([1.0, 0.0]))
 
 
 def test_scale_free_in_single_precision():

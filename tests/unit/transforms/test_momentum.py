@@ -45,6 +45,24 @@ def test_against_the_recursion(ema, nesterov, bias_correction):
     assert int(state.count) == len(GRADS)
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_an_average_that_starts_at_the_first_gradient(nesterov):
+    """As if the first gradient had been there for ever."""
+    tx = momentum(0.8, nesterov=nesterov, first_gradient=True)
+    state, m = tx.init({"w": jnp.zeros((3, 4))}), GRADS[0]
+    for g in GRADS:
+        m = 0.8 * m + 0.2 * g
+        u, state = tx.update({"w": jnp.asarray(g, jnp.float32)}, state)
+        want = 0.8 * m + 0.2 * g if nesterov else m
+        np.testing.assert_allclose(u["w"], want, rtol=1e-5, atol=1e-6)
+
+
+def test_one_correction_of_the_start():
+    match = r"momentum: bias_correction and first_gr.*\. Expected one of them\. Drop "
+    with pytest.raises(ValueError, match=match):
+        momentum(bias_correction=True, first_gradient=True)
+
+
 def test_ema_and_sum_differ_by_a_factor():
     run = lambda tx: optax.tree.get(
         tx.update(

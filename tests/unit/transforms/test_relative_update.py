@@ -26,7 +26,8 @@ def test_zero_stays_zero_and_types_stay():
     w = {"w": jnp.asarray(W, jnp.float32)}
     zero = {"w": jnp.zeros(W.shape, jnp.bfloat16)}
     u, _ = tx.update(zero, tx.init(w), w)
-    assert u["w"].dtype == jnp.bfloat16 and not np.any(u["w"])
+    assert u["w"].dtype == jnp.bfloat16
+    assert not np.any(u["w"])
     u, _ = tx.update(w, tx.init(w), zero)
     assert not np.any(u["w"])
 

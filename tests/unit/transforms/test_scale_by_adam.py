@@ -30,7 +30,7 @@ def test_against_the_recursion(eps):
     with jax.enable_x64(True):
         got, state = run(scale_by_adam(b1, b2, eps=eps), jnp.asarray(GRADS))
     np.testing.assert_allclose(got, want, rtol=1e-12)
-    np.testing.assert_allclose(state.momentum["w"], m, rtol=1e-12)
+    np.testing.assert_allclose(state.mean["w"], m, rtol=1e-12)
     np.testing.assert_allclose(state.root_mean_square["w"], np.sqrt(v), rtol=1e-12)
     assert int(state.count) == 5
 

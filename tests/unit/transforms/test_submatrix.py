@@ -27,7 +27,7 @@ TEN = optax.scale(10.0)
 def compress(tx, b, state=None):
     """(out, kept) of one matrix or stack as NumPy arrays, and the state."""
     tree = {"w": jnp.asarray(b)}
-    pair, state = tx.update(tree, tx.init(tree) if state is None else state)
+    pair, state = jax.jit(tx.update)(tree, tx.init(tree) if state is None else state)
     return np.asarray(pair.out["w"]), np.asarray(pair.kept["w"]), state
 
 
@@ -38,7 +38,7 @@ def rows_chosen(kept, axis):
 
 
 @pytest.mark.parametrize("axis", [-2, -1, None])
-@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (6, 6)])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
 def test_against_numpy(axis, shape):
     b = RNG.normal(size=(3, *shape)).astype(np.float32)
     out, kept, _ = compress(submatrix(TEN, fraction=0.4, axis=axis), b)
@@ -58,7 +58,14 @@ def test_against_numpy(axis, shape):
 
 @pytest.mark.parametrize(
     ("fraction", "size", "k"),
-    [(0.28, 25, 8), (0.25, 8, 2), (0.25, 9, 3), (1e-9, 5, 1), (1.0, 5, 5), (None, 8, 2)],
+    [
+        (0.28, 25, 8),
+        (0.25, 8, 2),
+        (0.25, 9, 3),
+        (1e-9, 5, 1),
+        (1.0, 5, 5),
+        (None, 8, 2),
+    ],
 )
 def test_how_many_is_rounded_up_in_double_precision(fraction, size, k):
     b = RNG.normal(size=(size, size)).astype(np.float32)
@@ -123,7 +130,7 @@ def test_state_like_the_matrix_is_cut_and_put_back_too():
 def test_two_matrices_of_one_tree_choose_apart():
     tx = submatrix(normalize_neurons(0.0), fraction=0.5, axis=-2)
     tree = {"a": jnp.asarray([[4.0], [1.0]]), "b": jnp.asarray([[1.0], [4.0]])}
-    pair, state = tx.update(tree, tx.init(tree))
+    pair, state = jax.jit(tx.update)(tree, tx.init(tree))
     assert pair.kept["a"].tolist() == [[4.0], [0.0]]
     assert pair.kept["b"].tolist() == [[0.0], [4.0]]
     moment = optax.tree.get(state, "second_moment")

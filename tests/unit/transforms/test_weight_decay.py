@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five decays against the lines of the specification."""
+"""The six decays against the lines of the specification."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from orthoptax.transforms import (
     cautious,
+    decay_after,
     decoupled,
     independent,
     l2,
@@ -19,7 +20,7 @@ RNG = np.random.default_rng(0)
 P = np.append(RNG.normal(size=7), [0.0, 1.0])
 U = np.append(RNG.normal(size=7), [1.0, 0.0])
 LR, WD = 0.3, 0.2
-ENDS = {independent, palm}
+ENDS = {independent, palm, decay_after}
 
 
 def step(link, lr=LR):
@@ -38,6 +39,10 @@ def step(link, lr=LR):
         (lambda: step(cautious(WD)), P - LR * WD * P * (P * U >= 0) - LR * U),
         (lambda: step(independent(WD, learning_rate=LR), None), P * (1 - WD) - LR * U),
         (lambda: step(palm(WD, learning_rate=LR), None), P * (1 - WD * LR**2) - LR * U),
+        (
+            lambda: step(decay_after(WD, learning_rate=LR), None),
+            (P - LR * U) * (1 - LR * WD),
+        ),
     ],
 )
 def test_against_the_specification(got, want):
@@ -50,7 +55,7 @@ def test_cautious_drops_the_decay_somewhere_and_keeps_zero_products():
     np.testing.assert_array_equal(decayed, P * U < 0)
 
 
-@pytest.mark.parametrize("link", [independent, palm])
+@pytest.mark.parametrize("link", [independent, palm, decay_after])
 def test_links_that_own_the_rate_take_schedules(link):
     tx = link(0.0, learning_rate=lambda count: 1.0 + count)
     params = {"w": jnp.ones(1)}

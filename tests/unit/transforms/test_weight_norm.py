@@ -58,7 +58,7 @@ def test_rows_without_a_step_stay_bit_for_bit():
     grads = np.float32(TARGET)
     grads[:, 1] = 0
     tx, params = weight_norm(), FIX(np.float32(W))
-    u, state = tx.update(FIX(grads), tx.init(params), params)
+    u, _ = tx.update(FIX(grads), tx.init(params), params)
     moved = np.any(np.asarray(u["dense"]["kernel"]) != 0, axis=0)
     assert moved.tolist() == [True, False, True]
 
