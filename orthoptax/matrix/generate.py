@@ -49,7 +49,7 @@ def composition(
     for degree in degrees:
         coefficients, error = minimax(degree, lower, widen * upper)
         stages.append(coefficients)
-        lower, upper = 1 - error, 1.0
+        lower, upper = 1 - error, 1 + error
     return tuple(stages)
 
 

@@ -95,7 +95,7 @@ def powers(c: jax.Array, gram: jax.Array, inner: _inner.Inner) -> jax.Array:
 
 def plus_identity(z: jax.Array, c: jax.Array) -> jax.Array:
     """Z + c I."""
-    return z + c * jnp.eye(z.shape[-1], dtype=z.dtype)
+    return z + jnp.broadcast_to(c * jnp.eye(z.shape[-1], dtype=z.dtype), z.shape)
 
 
 def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:

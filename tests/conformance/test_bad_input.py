@@ -16,7 +16,8 @@ FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; wh
 
 def routes(subject):
     """For `law`: whatever asks a layout which leaves are matrices."""
-    return subject.is_optimizer or subject.on_matrices or subject.floor == "layout"
+    asked = subject.on_matrices or "layout" in subject.parameters
+    return subject.is_optimizer or subject.floor == "layout" or asked
 
 
 @law(lambda subject: subject.numbers())
