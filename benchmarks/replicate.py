@@ -1,149 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published comparisons, repeated at a size that two cores finish.
 
-Every optimizer has its own grid of learning rates, factor 2 apart, wide enough that its
-best lies inside; every rate is run with the same seeds. A comparison takes each
-optimizer at the rate of its best mean final loss, and pairs the seeds. Leaves that are
-no matrices go to AdamW in all of them; where a method's own scale is not AdamW's, at a
-fixed fraction of its rate, the ratio of the two middles.
+Every optimizer has its own grid of learning rates, factor 2 apart; a grid whose best
+lies at its end grows at that end. Every rate is run with the same seeds. A comparison
+takes each optimizer at the rate of its best mean final loss, and pairs the seeds.
 """
 
 import dataclasses
-import functools
 import math
 import pathlib
 import statistics
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from _claims import CLAIMS, HIGHER, LOWER, SAME, Claim, task
 from _report import Options, Record, console, main, record
-from flax import nnx
 from matplotlib.figure import Figure
 
-from orthoptax.matrix import JORDAN, newton_schulz
-from orthoptax.optimizers.adago import adago
-from orthoptax.optimizers.auon import auon
-from orthoptax.optimizers.hybrid_auon import hybrid_auon
-from orthoptax.optimizers.muon import muon
-from orthoptax.optimizers.normuon import normuon
-from orthoptax.optimizers.turbo_muon import turbo_muon
-from orthoptax.train import data, digits, models, results, sweep, tasks
+from orthoptax.train import results, sweep
 
 BEGIN, END = "<!-- replicate -->", "<!-- /replicate -->"
 STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}  # 97.5 %, by degrees of freedom
-HERE = pathlib.Path(__file__).parent
-
-
-class Row(NamedTuple):
-    """An optimizer, and the rate in the middle of its grid."""
-
-    constructor: Any
-    middle: float
-
-
-class Claim(NamedTuple):
-    """What was published, and what is run to see it here."""
-
-    name: str
-    says: str
-    task: str
-    steps: int
-    seeds: int
-    rows: dict[str, Row]
-    against: str
-
-
-def adam(rate: Any) -> optax.GradientTransformation:
-    return optax.adamw(rate, weight_decay=0.0)
-
-
-ADAM, UNSCALED, SGD = 8e-3, 3e-2, 0.25  # middles of the grids, by scale of the step
-
-
-def with_adam(constructor: Any, middle: float) -> Any:
-    """An optimizer whose other leaves go to AdamW at its rate times ADAM/middle."""
-    return lambda rate: constructor(rate, rest=adam(rate * (ADAM / middle)))
-
-
-def muon4(rate: Any) -> optax.GradientTransformation:
-    """Muon with one of Jordan's five stages left out."""
-    return muon(rate, polar=newton_schulz(JORDAN[:4]))
-
-
-CLAIMS = (
-    Claim(
-        "adago-regression",
-        "AdaGO reaches a lower loss than Muon and Adam on function regression "
-        "(arXiv:2509.02981).",
-        "regression",
-        600,
-        5,
-        {
-            "adam": Row(adam, ADAM),
-            "muon": Row(muon, ADAM),
-            "adago": Row(with_adam(adago, UNSCALED), UNSCALED),
-        },
-        "muon",
-    ),
-    Claim(
-        "adago-digits",
-        "AdaGO reaches a lower loss than Muon and Adam on small images "
-        "(arXiv:2509.02981; CIFAR-10 there, 8x8 digits here).",
-        "digits",
-        400,
-        5,
-        {
-            "adam": Row(adam, ADAM),
-            "muon": Row(muon, ADAM),
-            "adago": Row(with_adam(adago, UNSCALED), UNSCALED),
-        },
-        "muon",
-    ),
-    Claim(
-        "normuon",
-        "NorMuon is more efficient than Muon (arXiv:2510.05491; 11 % at 1.1 billion "
-        "parameters there).",
-        "bytes",
-        250,
-        3,
-        {
-            "adam": Row(adam, ADAM),
-            "muon": Row(muon, ADAM),
-            "normuon": Row(normuon, ADAM),
-        },
-        "muon",
-    ),
-    Claim(
-        "turbo-muon",
-        "Turbo-Muon's four iterations are as good as Muon's five (arXiv:2512.04632).",
-        "bytes",
-        250,
-        3,
-        {
-            "muon": Row(muon, ADAM),
-            "muon4": Row(muon4, ADAM),
-            "turbo_muon": Row(turbo_muon, ADAM),
-        },
-        "muon",
-    ),
-    Claim(
-        "auon",
-        "AuON, without any product of matrices, trains but stays behind Muon; the "
-        "hybrid comes close (arXiv:2509.24320).",
-        "bytes",
-        250,
-        3,
-        {
-            "muon": Row(muon, ADAM),
-            "auon": Row(with_adam(auon, SGD), SGD),
-            "hybrid_auon": Row(with_adam(hybrid_auon, UNSCALED), UNSCALED),
-        },
-        "muon",
-    ),
-)
+GROWTH = 4  # rates that a grid grows by at most
 
 
 @dataclasses.dataclass
@@ -160,49 +38,6 @@ class Replicate(Options):
     """Where the curves go; what is there already is not run again."""
     readme: pathlib.Path | None = None
     """Rewrite the part of this file between its marks; pictures go beside it."""
-
-
-class Net(nnx.Module):
-    """Maps (batch, 8) inputs to (batch, 1) outputs."""
-
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.up = nnx.Linear(8, 64, rngs=rngs)
-        self.mix = nnx.Linear(64, 64, rngs=rngs)
-        self.head = nnx.Linear(64, 1, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(nnx.gelu(self.mix(nnx.gelu(self.up(x)))))
-
-
-def regression() -> tasks.Task:
-    """A sum of sines of eight inputs, without noise; the loss is the mean square."""
-    graph = nnx.graphdef(nnx.eval_shape(lambda: Net(rngs=nnx.Rngs(0))))
-    waves = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
-
-    def initial(seed: Any) -> Any:
-        model = Net(rngs=nnx.Rngs(jax.random.key(seed)))
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-    def loss(params: Any, batch: jax.Array) -> jax.Array:
-        x = batch.astype(jnp.float32) / 127.5 - 1
-        y = jnp.sin(jnp.matmul(x, waves)).sum(axis=-1, keepdims=True) / 4
-        return jnp.mean(jnp.square(nnx.merge(graph, params)(x) - y))
-
-    draw = lambda key: np.random.default_rng(key).integers(
-        0, 256, size=(128, 8), dtype=np.uint8
-    )
-    held = np.stack([draw((2**31, i)) for i in range(8)])
-    return tasks.Task(initial, loss, lambda seed, step: draw((seed, step)), held)
-
-
-@functools.cache
-def task(name: str) -> tasks.Task:
-    if name == "regression":
-        return regression()
-    if name == "digits":
-        return digits.task(digits.read())
-    shape = models.SHAPES["tiny"]
-    return tasks.text(shape, data.read(None))
 
 
 def grid(middle: float, count: int) -> tuple[float, ...]:
@@ -232,22 +67,31 @@ def train(claim: Claim, options: Replicate) -> dict[str, Curve]:
     folder.mkdir(parents=True, exist_ok=True)
     curves = {}
     for name, row in claim.rows.items():
-        rates = grid(row.middle, options.rates)
-        plan = sweep.Plan(rates, seeds, steps, steps)
-        with sweep.progress(console) as bars:
-            sweep.train(task(claim.task), {name: row.constructor}, plan, folder, bars)
-        rows = results.read(folder / "curves.jsonl")
-        runs = [[results.Run(name, r, s) for s in seeds] for r in rates]
-        last = [
-            [results.of(run, rows)[-1]["validation_loss"] for run in r] for r in runs
-        ]
-        curves[name] = Curve(rates, [[nan_if_none(x) for x in r] for r in last])
+        rates: tuple[float, ...] | None = grid(row.middle, options.rates)
+        while rates is not None:
+            plan = sweep.Plan(rates, seeds, steps, steps)
+            with sweep.progress(console) as bars:
+                rows = {name: row.constructor}
+                sweep.train(task(claim.task), rows, plan, folder, bars)
+            found = results.read(folder / "curves.jsonl")
+            runs = [[results.Run(name, r, s) for s in seeds] for r in rates]
+            curves[name] = Curve(rates, [[final(r, found) for r in of] for of in runs])
+            rates = grown(curves[name], options.rates + GROWTH)
     return curves
 
 
-def nan_if_none(loss: float | None) -> float:
-    """A run that diverged is worse than any other."""
-    return math.inf if loss is None else loss
+def final(run: results.Run, rows: list[results.Row]) -> float:
+    """The last loss of a run; one that diverged is worse than any other."""
+    last = results.of(run, rows)[-1]
+    return math.inf if last["diverged_at"] is not None else last["validation_loss"]
+
+
+def grown(curve: Curve, most: int) -> tuple[float, ...] | None:
+    """The rates and one more beyond the best, where that is at an end; or None."""
+    rates, at = curve.rates, curve.best
+    if 0 < at < len(rates) - 1 or len(rates) in (1, most):
+        return None
+    return (rates[0] / 2, *rates) if at == 0 else (*rates, rates[-1] * 2)
 
 
 def spread(values: list[float]) -> float:
@@ -268,8 +112,8 @@ def compare(curves: dict[str, Curve], name: str, against: str) -> tuple[float, f
 def verdict(gap: float, half: float) -> str:
     """What the interval says, in words."""
     if not math.isfinite(half) or abs(gap) <= half:
-        return "no difference seen"
-    return "lower" if gap < 0 else "higher"
+        return SAME
+    return LOWER if gap < 0 else HIGHER
 
 
 def section(claim: Claim, curves: dict[str, Curve], options: Replicate) -> str:
@@ -279,21 +123,28 @@ def section(claim: Claim, curves: dict[str, Curve], options: Replicate) -> str:
         "",
         claim.says,
         "",
-        f"| optimizer | best rate | final loss | minus {claim.against}, 95 % | is |",
-        "| --- | ---: | ---: | ---: | --- |",
+        f"| optimizer | best rate | final loss | minus {claim.against}, 95 % | here "
+        "| published |",
+        "| --- | ---: | ---: | ---: | --- | --- |",
     ]
+    agrees = []
     for name, curve in curves.items():
         i = curve.best
         edge = " (edge)" if i in (0, len(curve.rates) - 1) else ""
         head = f"| `{name}` | {curve.rates[i]:.3g}{edge} | {curve.means[i]:.4g} "
         if name == claim.against:
-            lines.append(f"{head}| | |")
+            lines.append(f"{head}| | | |")
             continue
         gap, half = compare(curves, name, claim.against)
-        lines.append(f"{head}| {gap:+.2g} ± {half:.2g} | {verdict(gap, half)} |")
+        seen, said = verdict(gap, half), claim.expected.get(name, "")
+        agrees += [seen == said] if said else []
+        lines.append(f"{head}| {gap:+.2g} ± {half:.2g} | {seen} | {said} |")
     steps, seeds = options.steps or claim.steps, options.seeds or claim.seeds
-    lines += ["", f"Task `{claim.task}`, {steps} steps, seeds 0 to {seeds - 1}."]
-    return "\n".join([*lines, "", f"![{claim.name}](replicate_{claim.name}.png)", ""])
+    words = "Replicates" if all(agrees) else "Replicates in part"
+    words = words if any(agrees) else "Does not replicate"
+    ran = f"Task `{claim.task}`, {steps} steps, seeds 0 to {seeds - 1}."
+    shown = f"![{claim.name}](replicate_{claim.name}.png)"
+    return "\n".join([*lines, "", f"**{words} at this size.** {ran}", "", shown, ""])
 
 
 def picture(claim: Claim, curves: dict[str, Curve], path: pathlib.Path) -> None:

@@ -15,8 +15,16 @@ SMALL = {
     "compile": ["--layers", "2", "--width", "16", "--repeats", "1"],
     "optimizers": ["--layers", "1", "--width", "8", "--repeats", "1"],
     "polar": ["--shapes", "8", "16", "16", "16", "--repeats", "2"],
-    "replicate": ["--claims", "adago-digits", "--steps", "2", "--seeds", "2",
-                  "--rates", "1"],
+    "replicate": [
+        "--claims",
+        "adago-digits",
+        "--steps",
+        "2",
+        "--seeds",
+        "2",
+        "--rates",
+        "1",
+    ],
     "step": ["--layers", "2", "--width", "16", "--repeats", "2"],
 }
 FIELDS = ["benchmark", "case", "ours", "reference", "ratio", "unit"]

@@ -5,16 +5,24 @@ import contextlib
 import io
 import pathlib
 import re
+import shlex
 
 import jax
 import pytest
 
 import orthoptax
-from orthoptax.train import catalogue
+from orthoptax.train import catalogue, main, names, variants
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
+COMMANDS = [
+    line.removeprefix("$ ")
+    for kind, code in BLOCKS
+    if kind == "console"
+    for line in code.replace("\\\n", "").splitlines()
+]
+RUN = main.COMMANDS
 PYTHON = [code for kind, code in BLOCKS if kind == "python"]
 
 
@@ -35,18 +43,24 @@ def test_quick_starts_are_twelve_lines():
 
 def test_console_blocks_name_commands_that_exist():
     makefile = (ROOT / "Makefile").read_text()
-    commands = [
-        line.removeprefix("$ ")
-        for kind, code in BLOCKS
-        if kind == "console"
-        for line in code.splitlines()
-    ]
-    assert {"make compare", "make test"} <= set(commands)
-    for command in commands:
+    assert {"make compare", "make test"} <= set(COMMANDS)
+    for command in COMMANDS:
         program, _, target = command.partition(" ")
-        assert program in ("make", "pip")
+        assert program in ("make", "pip", "python")
         if program == "make":
             assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_chains_on_the_command_line_can_be_read(monkeypatch):
+    read, lines = [], [shlex.split(c)[3:] for c in COMMANDS if "-m orthoptax" in c]
+    programs = {kind: (settings, read.append) for kind, (settings, _) in RUN.items()}
+    monkeypatch.setattr(main, "COMMANDS", programs)
+    for words in lines:
+        assert main.main(words) == 0
+    compared, ablated = read
+    assert len(names.constructors(compared.optimizers)) == 3
+    changes = [v.change for v in variants.variants(ablated.base, ablated.replace)]
+    assert ablated.replace[0] in changes
 
 
 @pytest.mark.parametrize("name", orthoptax.optimizers.__all__)
