@@ -66,7 +66,7 @@ def entry(name: str) -> Entry:
             )
     family, memory, source = (m[1] for m in said.values() if m is not None)
     line = text.splitlines()[0].rstrip(".")
-    return Entry(name, family, line[:1].lower() + line[1:], memory, paper(source))
+    return Entry(name, family, line, memory, paper(source))
 
 
 def paper(source: str) -> str:

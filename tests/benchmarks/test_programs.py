@@ -13,7 +13,17 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
 SMALL = {
     "compile": ["--layers", "2", "--width", "16", "--repeats", "1"],
-    "optimizers": ["--layers", "1", "--width", "8", "--repeats", "1"],
+    "optimizers": [
+        "--layers",
+        "1",
+        "--width",
+        "8",
+        "--repeats",
+        "1",
+        "--names",
+        "muon",
+        "dion",
+    ],
     "polar": ["--shapes", "8", "16", "16", "16", "--repeats", "2"],
     "replicate": [
         "--claims",

@@ -220,22 +220,40 @@ def subjects() -> tuple[Subject, ...]:
     )
 
 
-WHOLE = ("muon", "nordion2")  # optimizers that meet every law in the fast suite
+WHOLE = ("muon", "nordion2")
+PARTS = (
+    "momentum", "orthogonalize", "low_rank", "submatrix", "second_moment",
+    "with_statistics", "weight_norm", "on_matrices", "by_layout",
+)  # fmt: skip
+"""These optimizers, and parts of every kind of state, meet all laws in any suite."""
 
 
-def law(applies: Callable[[Subject], Any] | None = None, *, long: bool = False) -> Any:
+def law(
+    applies: Callable[[Subject], Any] | None = None,
+    *,
+    fast: Callable[[Subject], bool] | None = None,
+) -> Any:
     """Runs a test for every subject, or for those that a condition holds for.
 
-    A long one is marked slow for all optimizers but two: they are chains of transforms
-    that the fast suite holds to it one by one.
+    What `fast` does not hold for is marked slow; None: nothing is.
     """
     chosen = [s for s in subjects() if applies is None or applies(s)]
-    late = lambda s: long and s.is_optimizer and s.name not in WHOLE
+    late = lambda s: fast is not None and not fast(s)
     return pytest.mark.parametrize(
         "subject",
         [pytest.param(s, marks=[pytest.mark.slow] * late(s)) for s in chosen],
         ids=[s.name for s in chosen],
     )
+
+
+def parts(subject: Subject) -> bool:
+    """For `law`: all parts, as optimizers are chains of them, and two optimizers."""
+    return not subject.is_optimizer or subject.name in WHOLE
+
+
+def sample(subject: Subject) -> bool:
+    """For `law`: a few, where what matters is the kind of state."""
+    return subject.name in (*WHOLE, *PARTS)
 
 
 def is_optimizer(subject: Subject) -> bool:

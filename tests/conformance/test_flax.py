@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from tests.conformance.discovery import is_optimizer, law
+from tests.conformance.discovery import is_optimizer, law, parts
 
 
 @functools.cache
@@ -43,7 +43,7 @@ class Nnx(nnx.Module):
         return self.head(jnp.tanh(self.dense(x)))
 
 
-@law(is_optimizer, long=True)
+@law(is_optimizer, fast=parts)
 def test_linen_train_state_learns(subject):
     x, y = data()
     model = Linen()
@@ -68,7 +68,7 @@ def test_linen_train_state_learns(subject):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 def test_nnx_optimizer_learns(subject):
     x, y = data()
     model = Nnx(nnx.Rngs(0))

@@ -22,6 +22,7 @@ from tests.conformance.discovery import (
     has_rate,
     is_optimizer,
     law,
+    parts,
 )
 
 
@@ -167,7 +168,7 @@ def test_matrix_direction_ignores_scale(subject, scale):
     zoo.assert_close(pick(updates, 1), pick(expected, factor), allowed)
 
 
-@law(long=True)
+@law(fast=parts)
 def test_hard_matrices_stay_finite(subject):
     hard = {name: {"kernel": m} for name, m in zoo.hard_matrices().items()}
     grads = jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), hard)
@@ -179,7 +180,7 @@ def test_hard_matrices_stay_finite(subject):
             assert np.all(np.isfinite(u)), name
 
 
-@law(has_rate, long=True)
+@law(has_rate, fast=parts)
 def test_schedules_count_from_zero(subject):
     seen, rates = [], jnp.asarray([0.25, 0.5])
 

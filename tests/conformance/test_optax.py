@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import CURVED, RATE, has_rate, law
+from tests.conformance.discovery import CURVED, RATE, has_rate, law, parts, sample
 from tests.conformance.test_programs import steps
 
 GRADIENTS = [zoo.tree(seed, zoo.SMALL) for seed in (1, 2)]
@@ -64,7 +64,7 @@ def apply_if_finite(tx):
     return optax.apply_if_finite(tx, 2)
 
 
-@law(long=True)
+@law(fast=sample)
 @pytest.mark.parametrize("wrap", [plain_chain, named_chain, apply_if_finite])
 def test_wrapped_is_the_same(subject, wrap):
     params = zoo.tree(0, zoo.SMALL)
@@ -72,7 +72,7 @@ def test_wrapped_is_the_same(subject, wrap):
     zoo.assert_close(ours, steps(subject, params, GRADIENTS)[0])
 
 
-@law(long=True)
+@law(fast=sample)
 def test_multi_steps_accumulates(subject):
     tx = optax.MultiSteps(subject.transform, 2).gradient_transformation()
     params, twice = zoo.tree(0, zoo.SMALL), [g for g in GRADIENTS for _ in range(2)]
@@ -80,7 +80,7 @@ def test_multi_steps_accumulates(subject):
     zoo.assert_close(scanned(tx, params, twice)[0], expected)
 
 
-@law(long=True)
+@law(fast=sample)
 def test_lookahead_runs_the_fast_weights(subject):
     params = zoo.tree(0, zoo.SMALL)
     tx = optax.lookahead(subject.transform, sync_period=5, slow_step_size=0.5)
@@ -90,7 +90,7 @@ def test_lookahead_runs_the_fast_weights(subject):
     zoo.assert_same(ours.slow, params)
 
 
-@law(long=True)
+@law(fast=sample)
 def test_schedule_free_runs(subject):
     params = zoo.tree(0, zoo.SMALL)
     tx = optax.contrib.schedule_free(subject.transform, 0.1)
@@ -115,7 +115,7 @@ def scanned(tx, params, gradients):
     return run(params, jax.tree.map(lambda *g: jnp.stack(g), *gradients))
 
 
-@law(long=True)
+@law(fast=sample)
 def test_masks_and_missing_leaves(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(1, zoo.SMALL)
     tx = subject.transform
@@ -187,7 +187,7 @@ def test_map_params_gives_every_leaf_a_sharding(subject):
                 assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), name
 
 
-@law(lambda subject: subject.only_keywords(), long=True)
+@law(lambda subject: subject.only_keywords(), fast=parts)
 def test_inject_hyperparams(subject):
     factory = subject.lift(
         optax.inject_hyperparams(subject.constructor, static_args=subject.counts())
@@ -199,7 +199,7 @@ def test_inject_hyperparams(subject):
     )
 
 
-@law(has_rate, long=True)
+@law(has_rate, fast=parts)
 def test_injected_rate_can_be_changed(subject):
     tx = optax.inject_hyperparams(subject.constructor)(learning_rate=RATE)
     params, grads = zoo.tree(0, zoo.SMALL), GRADIENTS[0]

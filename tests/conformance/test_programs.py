@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import law
+from tests.conformance.discovery import law, sample
 
 
 def steps(subject, params, gradients):
@@ -30,7 +30,7 @@ def test_one_trace(subject):
     assert zoo.types(state) == zoo.types(subject.init(params))
 
 
-@law(long=True)
+@law(fast=sample)
 def test_scan_and_cond(subject):
     params = zoo.tree(shapes=zoo.SMALL)
     gradients = [zoo.tree(seed, zoo.SMALL) for seed in (1, 2, 3)]
@@ -52,7 +52,7 @@ def test_scan_and_cond(subject):
     zoo.assert_close(ours, steps(subject, params, [gradients[0], gradients[2]]))
 
 
-@law(long=True)
+@law(fast=sample)
 def test_donation(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(1, zoo.SMALL)
     expected = steps(subject, params, [grads])
@@ -70,7 +70,7 @@ def test_donation(subject):
     zoo.assert_close(program(params, subject.transform.init(params), grads), expected)
 
 
-@law(long=True)
+@law(fast=sample)
 def test_sharded_equals_local(subject):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 

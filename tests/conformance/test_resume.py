@@ -8,7 +8,7 @@ import optax
 import orbax.checkpoint as ocp
 
 from tests import zoo
-from tests.conformance.discovery import CURVED, has_rate, law
+from tests.conformance.discovery import CURVED, has_rate, law, parts
 from tests.conformance.test_programs import steps
 
 
@@ -33,7 +33,7 @@ def is_key(x):
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-@law()
+@law(fast=parts)
 def test_resume_is_bitwise(subject, tmp_path):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(3, zoo.SMALL)
     cut = steps(subject, params, [zoo.tree(s, zoo.SMALL) for s in (1, 2)])
@@ -43,7 +43,7 @@ def test_resume_is_bitwise(subject, tmp_path):
     zoo.assert_same(ours, subject.update(grads, cut[1], cut[0]))
 
 
-@law(has_rate, long=True)
+@law(has_rate, fast=parts)
 def test_the_code_decides_after_a_restore(subject):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(3, zoo.SMALL)
     quiet = {n: 0.0 for n in subject.numbers() if n == "weight_decay"}

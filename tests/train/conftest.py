@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a user runs it, and a small folder of text."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def start():
+def start(tmp_path_factory):
     """start(*words): the command in a process of its own, running."""
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compiled}  # one program, many runs
 
     def start(*words: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "orthoptax", *map(str, words)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdout=pipe, stderr=pipe
+        )
 
     return start
 
