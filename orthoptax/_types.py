@@ -39,7 +39,7 @@ class Root(Protocol):
 
 
 Qr = Callable[..., jax.Array]
-"""qr(x): tall (..., p, q) matrices to orthonormal columns of the same span and order."""
+"""qr(x): tall (..., p, q) matrices to orthonormal columns of equal span and order."""
 
 Ball = Callable[[jax.Array], jax.Array]
 """ball(m): (..., rows, cols) matrices to the D of unit norm with the largest <M, D>."""

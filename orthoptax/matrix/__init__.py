@@ -27,7 +27,12 @@ from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius, frobenius_add, frobenius_max
 from orthoptax.matrix.one_sided import one_sided_polar
 from orthoptax.matrix.orientation import small_side_first
-from orthoptax.matrix.projections import radial_brake, sphere, stiefel
+from orthoptax.matrix.projections import (
+    radial_brake,
+    spectral_cap,
+    sphere,
+    stiefel,
+)
 from orthoptax.matrix.qdwh import Halley, halley_weights, qdwh
 from orthoptax.matrix.qr import (
     cholesky_qr,
@@ -122,6 +127,7 @@ __all__ = [
     "small_side_first",
     "spectral",
     "spectral_ball",
+    "spectral_cap",
     "spectral_clip",
     "sphere",
     "stiefel",

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from orthoptax._check import in_range, is_callable
 from orthoptax._types import Polar, Projection
+from orthoptax.matrix.clip import hard_cap
 from orthoptax.matrix.inner import local
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius
@@ -73,6 +74,28 @@ def stiefel(polar: Polar | None = None) -> Projection:
     is_callable("stiefel", "polar", polar, "orthoptax.matrix.newton_schulz()")
     oriented = small_side_first(polar)
     return lambda new, old, start: oriented(new)
+
+
+def spectral_cap(cap: ArrayLike = 1.0, *, polar: Polar | None = None) -> Projection:
+    """Matrices without a singular value above a cap.
+
+        W <- U min(S, cap) V^T     of W = U S V^T
+
+    Args:
+      cap: not negative. Traceable.
+      polar: see `hard_cap`. Static.
+    Returns: a `Projection`.
+    Raises: ValueError if a Python number is negative or NaN; TypeError if `polar` is
+      not a function.
+    Example:
+      >>> new = jnp.diag(jnp.asarray([3.0, 0.5]))
+      >>> spectral_cap(0.75)(new, new, jnp.ones((1, 1))).diagonal().round(2).tolist()
+      [0.75, 0.5]
+
+    Source: Emerging-Optimizers@fd77292, spectral_clipping_utils.py, as a projection.
+    """
+    capped = hard_cap(cap, polar=polar)
+    return lambda new, old, start: capped(new)
 
 
 def radial_brake(outward: ArrayLike = 0.5, inward: ArrayLike = 1.0) -> Projection:

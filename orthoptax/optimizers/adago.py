@@ -86,15 +86,15 @@ def adago(
       as `after=scale_by_shape(...)`. At gamma and initial this method, unlike Muon,
       depends on the scale of the gradient.
     Family: Adaptive.
-    Source: AdaGrad Meets Muon, arXiv:2509.02981, Algorithm 1; constants from the public
-      port kozistr/pytorch_optimizer@7a076d2, whose recursion is another.
+    Source: Zhang et al., AdaGrad Meets Muon, arXiv:2509.02981, Algorithm 1; constants
+      from the port kozistr/pytorch_optimizer@7a076d2, whose recursion is another.
     """
     _check.learning_rate("adago", learning_rate)
     _check.in_range("adago", "eps", eps)
     rest = rest_or_adamw("adago", learning_rate, rest)
     layout = flax() if layout is None else layout
 
-    def floor(count: jax.Array) -> jax.Array:
+    def floor(count: ArrayLike) -> jax.Array:
         """eps in units of the rate that the chain ends with."""
         rate = jnp.asarray(rate_at(learning_rate, count))
         return divide(jnp.asarray(eps).astype(rate.dtype), rate)

@@ -72,7 +72,7 @@ def polargrad(
       (4, 8)
 
     Deviations: the authors' polar factor is two steps of QDWH (`qdwh`), NVIDIA's five
-      quintic stages (`newton_schulz(QUINTIC)`, decay 0.01); both by argument. The authors'
+      quintic stages (`newton_schulz(QUINTIC)`, decay 0.01); both by argument. Their
       "polar first", M <- b1 M + (1 - b1) polar(G) and W <- W - lr <G, polar(G)> M, is
       `on_matrices(scale_by_dual_norm(orthogonalize(polar), then=momentum(0.95,
       nesterov=False)))` before decay and rate. A constant factor of the step, which

@@ -71,7 +71,7 @@ def entry(name: str) -> Entry:
 
 def paper(source: str) -> str:
     """First author and year, or arXiv number with its link."""
-    authors = source.split(",")[0].rstrip(".")
+    authors = source.split(",")[0]
     number = re.search(r"arXiv:(\d{4}\.\d{4,5})", source)
     if number is not None:
         return f"{authors}, [{number[1]}](https://arxiv.org/abs/{number[1]})"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from orthoptax import _check
 from orthoptax._dtypes import times
@@ -64,6 +65,6 @@ def scale_by_learning_rate(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def rate_at(learning_rate: optax.ScalarOrSchedule, count: jax.Array) -> Any:
+def rate_at(learning_rate: optax.ScalarOrSchedule, count: ArrayLike) -> Any:
     """The rate after `count` completed updates, for a number or a schedule."""
     return learning_rate(count) if callable(learning_rate) else learning_rate

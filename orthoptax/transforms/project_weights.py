@@ -34,8 +34,9 @@ def project_weights(
         U' <- P(W + U) - W            so that     W + U' = P(W + U)
 
     Args:
-      projection: see `orthoptax.matrix`: `sphere()`, `stiefel()`, `radial_brake()`.
-        None: `sphere()`, which keeps the norm the weights began with. Static.
+      projection: see `orthoptax.matrix`: `sphere()`, `stiefel()`, `spectral_cap()`,
+        `radial_brake()`; None: `sphere()`, which keeps the norm the weights began with.
+        Static.
     State:
       norm: one number a matrix, its Frobenius norm at the first step; float32 or wider.
     Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves,

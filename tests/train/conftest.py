@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(tmp_path_factory):
     """start(*words): the command in a process of its own, running."""
     compiled = str(tmp_path_factory.mktemp("compiled"))
-    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compiled}  # one program, many runs
+    # One program is compiled once for many runs.
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": compiled}
 
     def start(*words: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "orthoptax", *map(str, words)]

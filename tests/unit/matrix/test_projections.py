@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from orthoptax.matrix import radial_brake, sphere, stiefel, svd
+from orthoptax.matrix import radial_brake, spectral_cap, sphere, stiefel, svd
 
 RNG = np.random.default_rng(0)
 OLD, NEW = RNG.normal(size=(2, 3, 5, 4))  # two stacks of three matrices
@@ -57,6 +57,14 @@ def test_stiefel_by_default_ends_near_the_set():
     s = np.linalg.svd(in_float64(stiefel(), NEW, OLD, START), compute_uv=False)
     assert s.min() > 0.95
     assert s.max() < 1.05
+
+
+def test_spectral_cap_lowers_singular_values_alone():
+    u, s, vt = np.linalg.svd(NEW, full_matrices=False)
+    cap = float(np.median(s))
+    want = (u * np.minimum(s, cap)[:, None, :]) @ vt
+    got = in_float64(spectral_cap(cap, polar=svd()), NEW, OLD, START)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("outward", "inward"), [(0.5, 1.0), (0.0, 0.25)])
