@@ -16,7 +16,7 @@
 #
 # Every named optimizer here is one chain of links, and a link does not know its
 # neighbours. So AdaGO's step size can be put on Dion's direction, or NorMuon's
-# normalization after ROOT's threshold, without a line of new mathematics. Here seven
+# normalization after ROOT's threshold, without a line of new mathematics. Here six
 # chains are compared on handwritten digits.
 
 # %%
@@ -33,7 +33,6 @@ from sklearn.datasets import load_digits
 from orthoptax import by_layout, on_matrices
 from orthoptax.transforms import (
     adagrad_norm,
-    energy_scale,
     error_feedback,
     keep_norm,
     low_rank,
@@ -59,7 +58,6 @@ threshold, evened = soft_threshold(), keep_norm(normalize_neurons())
 dion = error_feedback(0.95, on_matrices(low_rank(0.25)))  # a quarter of the rank
 chains = {
     "Muon": [momentum(), on_matrices(polar, shaped)],
-    "AuON": [momentum(), on_matrices(energy_scale())],
     "NorMuon": [momentum(), on_matrices(polar, evened, shaped)],
     "ROOT": [momentum(), on_matrices(threshold, polar, shaped)],
     "NorMuon after ROOT": [momentum(), on_matrices(threshold, polar, evened, shaped)],

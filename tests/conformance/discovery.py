@@ -187,14 +187,14 @@ class Subject:
     @functools.cached_property
     def init(self) -> Callable[..., Any]:
         """The compiled `init`."""
-        return jax.jit(self.transform.init)
+        return jax.jit(self.transform.init, compiler_options=zoo.QUICKLY)
 
     @functools.cached_property
     def update(self) -> Callable[..., Any]:
         """The compiled `update`, which may be traced once a tree of parameters."""
         traced: set[Any] = set()
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=zoo.QUICKLY)
         def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
             key = tuple(zoo.types((updates, params)))
             assert key not in traced, f"{self.name}: a second trace, state changed type"

@@ -23,7 +23,10 @@ from tests.conformance.discovery import (
     is_optimizer,
     law,
     parts,
+    sample,
 )
+
+quick = functools.partial(jax.jit, compiler_options=zoo.QUICKLY)
 
 
 @functools.cache
@@ -103,7 +106,7 @@ def test_zero_gradients_move_no_matrix(subject):
     still = subject
     if subject.name in STILL:
         tx = subject.make(**STILL[subject.name])
-        still = types.SimpleNamespace(init=tx.init, update=jax.jit(tx.update))
+        still = types.SimpleNamespace(init=tx.init, update=quick(tx.update))
     updates = first_update(still, zoo.tree(1, scale=0))
     for name in matrices():
         assert not np.any(updates[name]), name
@@ -140,7 +143,7 @@ def without_units(subject):
     if subject.name not in ABSOLUTE:
         return subject
     tx = subject.make(**ABSOLUTE[subject.name])
-    return types.SimpleNamespace(init=jax.jit(tx.init), update=jax.jit(tx.update))
+    return types.SimpleNamespace(init=quick(tx.init), update=quick(tx.update))
 
 
 @law(is_optimizer)
@@ -168,7 +171,7 @@ def test_matrix_direction_ignores_scale(subject, scale):
     zoo.assert_close(pick(updates, 1), pick(expected, factor), allowed)
 
 
-@law(fast=parts)
+@law(fast=sample)
 def test_hard_matrices_stay_finite(subject):
     hard = {name: {"kernel": m} for name, m in zoo.hard_matrices().items()}
     grads = jax.tree.map(lambda m: jnp.asarray(m, jnp.float32), hard)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from tests import zoo
-from tests.conformance.discovery import has_rate, law
+from tests.conformance.discovery import has_rate, law, parts
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -58,7 +58,7 @@ def test_types_stay_with_each_state_dtype(subject, dtype, option):
         assert updates == zoo.types(params)
 
 
-@law()
+@law(fast=parts)
 def test_narrow_parameters_step(subject):
     params = zoo.tree(0, zoo.SMALL, jnp.bfloat16)
     state = subject.init(params)

@@ -116,7 +116,5 @@ def test_the_command_line_and_the_table_know_it(house):
     first, *table = python(house, "-c", code).splitlines()
     assert first == "toy"
     paper = "Nobody, [1234.56789](https://arxiv.org/abs/1234.56789)"
-    row = (
-        f"| Toys | `toy` | orthogonal steps, and nothing else | 4.00 | 2.5 | {paper} |"
-    )
-    assert row in table
+    line = "Orthogonal steps, and nothing else"
+    assert f"| Toys | `toy` | {line} | 4.00 | 2.5 | {paper} |" in table

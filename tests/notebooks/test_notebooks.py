@@ -12,7 +12,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 
 
 def test_the_promised_notebooks_are_there():
-    assert {"quick_start", "layouts"} <= {path.stem for path in NOTEBOOKS}
+    assert {"quick_start", "layouts", "recombine"} <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
