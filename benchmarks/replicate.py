@@ -29,15 +29,22 @@ class Replicate(Options):
     claims: tuple[str, ...] = tuple(c.name for c in CLAIMS)
     """Which comparisons to run."""
     seeds: int | None = None
-    """How many seeds, counted from 0; None: the comparison's own."""
-    rates: int = 5
-    """How many learning rates, factor 2 apart."""
+    """How many seeds, counted from 0; None: the comparison's own, with --quick 2."""
+    rates: int | None = None
+    """How many learning rates, factor 2 apart; None: 5, with --quick 1."""
     steps: int | None = None
-    """Steps of every run; None: the comparison's own."""
+    """Steps of every run; None: the comparison's own, with --quick 10."""
     out: pathlib.Path = pathlib.Path("results/replicate")
     """Where the curves go; what is there already is not run again."""
     readme: pathlib.Path | None = None
     """Rewrite the part of this file between its marks; pictures go beside it."""
+
+    def sized(self, claim: Claim) -> Claim:
+        """The comparison with the seeds and steps that were asked for."""
+        seeds = self.seeds or (2 if self.quick else claim.seeds)
+        return claim._replace(
+            seeds=seeds, steps=self.steps or (10 if self.quick else claim.steps)
+        )
 
 
 def grid(middle: float, count: int) -> tuple[float, ...]:
@@ -61,13 +68,13 @@ class Curve(NamedTuple):
 
 def train(claim: Claim, options: Replicate) -> dict[str, Curve]:
     """The final losses of every optimizer of a claim, at every rate and seed."""
-    seeds = tuple(range(options.seeds or claim.seeds))
-    steps = options.steps or claim.steps
+    seeds, steps = tuple(range(claim.seeds)), claim.steps
+    count = options.rates or (1 if options.quick else 5)
     folder = options.out / claim.task / str(steps)  # shared between claims
     folder.mkdir(parents=True, exist_ok=True)
     curves = {}
     for name, row in claim.rows.items():
-        rates: tuple[float, ...] | None = grid(row.middle, options.rates)
+        rates: tuple[float, ...] | None = grid(row.middle, count)
         while rates is not None:
             plan = sweep.Plan(rates, seeds, steps, steps)
             with sweep.progress(console) as bars:
@@ -76,7 +83,7 @@ def train(claim: Claim, options: Replicate) -> dict[str, Curve]:
             found = results.read(folder / "curves.jsonl")
             runs = [[results.Run(name, r, s) for s in seeds] for r in rates]
             curves[name] = Curve(rates, [[final(r, found) for r in of] for of in runs])
-            rates = grown(curves[name], options.rates + GROWTH)
+            rates = grown(curves[name], count + GROWTH)
     return curves
 
 
@@ -116,7 +123,7 @@ def verdict(gap: float, half: float) -> str:
     return LOWER if gap < 0 else HIGHER
 
 
-def section(claim: Claim, curves: dict[str, Curve], options: Replicate) -> str:
+def section(claim: Claim, curves: dict[str, Curve]) -> str:
     """The part of the document on one claim."""
     lines = [
         f"### {claim.name}",
@@ -139,10 +146,9 @@ def section(claim: Claim, curves: dict[str, Curve], options: Replicate) -> str:
         seen, said = verdict(gap, half), claim.expected.get(name, "")
         agrees += [seen == said] if said else []
         lines.append(f"{head}| {gap:+.2g} ± {half:.2g} | {seen} | {said} |")
-    steps, seeds = options.steps or claim.steps, options.seeds or claim.seeds
     words = "Replicates" if all(agrees) else "Replicates in part"
     words = words if any(agrees) else "Does not replicate"
-    ran = f"Task `{claim.task}`, {steps} steps, seeds 0 to {seeds - 1}."
+    ran = f"Task `{claim.task}`, {claim.steps} steps, seeds 0 to {claim.seeds - 1}."
     shown = f"![{claim.name}](replicate_{claim.name}.png)"
     return "\n".join([*lines, "", f"**{words} at this size.** {ran}", "", shown, ""])
 
@@ -166,14 +172,14 @@ def run(options: Replicate) -> list[Record]:
     known = {c.name: c for c in CLAIMS}
     records, sections = [], []
     for name in options.claims:
-        claim = known[name]
+        claim = options.sized(known[name])
         curves = train(claim, options)
         best = {n: min(c.means) for n, c in curves.items()}
         for other in (n for n in curves if n != claim.against):
             case = f"{name}: {other} against {claim.against}: final loss"
             losses = best[other], best[claim.against]
             records.append(record("replicate", case, *losses, "loss"))
-        sections.append(section(claim, curves, options))
+        sections.append(section(claim, curves))
         if options.readme is not None:
             picture(claim, curves, options.readme.parent / f"replicate_{name}.png")
     if options.readme is not None:

@@ -73,7 +73,7 @@ def test_the_document_says_what_was_published_and_seen(replicate, other, words):
         for name, mean in means.items()
         for row in [[mean - 0.1, mean, mean + 0.1]]
     }
-    text = replicate.section(claim, curves, replicate.Replicate())
+    text = replicate.section(claim, curves)
     assert f"**{words}" in text
     assert f"| `x` | 2 | {other[0]:.4g} | {other[0] - 2:+.2g} ± " in text
     assert "(edge)" not in text
