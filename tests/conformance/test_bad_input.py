@@ -47,6 +47,16 @@ def test_integer_leaves(subject):
         assert part in str(error.value)
 
 
+@law(lambda subject: subject.on_matrices and subject.floor == "transforms")
+def test_vectors_are_no_matrices(subject):
+    tx = subject.constructor()  # not inside on_matrices, which would make a matrix
+    step = lambda params: tx.update(params, tx.init(params), params)
+    with pytest.raises(ValueError, match=FORM) as error:
+        jax.eval_shape(step, {"gain": jnp.ones(4)})
+    for part in (subject.name, "'gain'", "(4,)", "on_matrices"):
+        assert part in str(error.value)
+
+
 @law(routes)
 def test_empty_trees(subject):
     tx = subject.transform

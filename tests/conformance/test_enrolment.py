@@ -62,6 +62,7 @@ BY_ARGUMENT = {
     "test_inject_hyperparams": "keywords only",
     "test_integer_leaves": "a layout", "test_empty_trees": "a layout",
     "test_leaves_that_the_layout_does_not_know": "a layout",
+    "test_vectors_are_no_matrices": "a matrix link",
 }  # fmt: skip
 """Laws for what has an argument of some kind."""
 
@@ -80,6 +81,7 @@ def has(subject, what):
         "a scale of its own": ruled and subject.name in OWN_SCALE,
         "keywords only": not variadic,
         "a layout": "layout" in names or subject.on_matrices,
+        "a matrix link": subject.on_matrices and subject.floor == "transforms",
     }[what]
 
 
