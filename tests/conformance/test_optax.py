@@ -187,7 +187,7 @@ def test_map_params_gives_every_leaf_a_sharding(subject):
                 assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), name
 
 
-@law(lambda subject: subject.only_keywords(), fast=parts)
+@law(lambda subject: subject.only_keywords(), fast=sample)
 def test_inject_hyperparams(subject):
     factory = subject.lift(
         optax.inject_hyperparams(subject.constructor, static_args=subject.counts())
