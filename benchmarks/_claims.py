@@ -66,6 +66,15 @@ def muon4(rate: Any) -> optax.GradientTransformation:
     return muon(rate, polar=newton_schulz(JORDAN[:4]))
 
 
+ADAGO_WINS = (
+    {
+        "adam": Row(adam, ADAM),
+        "muon": Row(muon, ADAM),
+        "adago": Row(with_adam(adago, UNSCALED), UNSCALED),
+    },
+    "adago",
+    {"adam": HIGHER, "muon": HIGHER},
+)
 CLAIMS = (
     Claim(
         "adago-regression",
@@ -74,13 +83,7 @@ CLAIMS = (
         "regression",
         600,
         5,
-        {
-            "adam": Row(adam, ADAM),
-            "muon": Row(muon, ADAM),
-            "adago": Row(with_adam(adago, UNSCALED), UNSCALED),
-        },
-        "adago",
-        {"adam": HIGHER, "muon": HIGHER},
+        *ADAGO_WINS,
     ),
     Claim(
         "adago-digits",
@@ -89,13 +92,7 @@ CLAIMS = (
         "digits",
         400,
         5,
-        {
-            "adam": Row(adam, ADAM),
-            "muon": Row(muon, ADAM),
-            "adago": Row(with_adam(adago, UNSCALED), UNSCALED),
-        },
-        "adago",
-        {"adam": HIGHER, "muon": HIGHER},
+        *ADAGO_WINS,
     ),
     Claim(
         "normuon",

@@ -18,9 +18,9 @@ from _report import Options, Record, console, main, record
 from matplotlib.figure import Figure
 
 from orthoptax.train import results, sweep
+from orthoptax.train.effects import paired
 
 BEGIN, END = "<!-- replicate -->", "<!-- /replicate -->"
-STUDENT_T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}  # 97.5 %, by degrees of freedom
 GROWTH = 4  # rates that a grid grows by at most
 
 
@@ -102,11 +102,10 @@ def grown(curve: Curve, most: int) -> tuple[float, ...] | None:
 
 
 def spread(values: list[float]) -> float:
-    """Half the 95 % interval of the mean, Student's t."""
-    n = len(values)
-    if n < 2 or not all(map(math.isfinite, values)):
+    """Half the 95 % interval of the mean, Student's t; infinite if there is none."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.inf
-    return STUDENT_T.get(n - 1, 1.96) * statistics.stdev(values) / math.sqrt(n)
+    return paired(values, [0.0] * len(values))[1]
 
 
 def compare(curves: dict[str, Curve], name: str, against: str) -> tuple[float, float]:

@@ -12,30 +12,14 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
 SMALL = {
-    "compile": ["--layers", "2", "--width", "16", "--repeats", "1"],
-    "optimizers": [
-        "--layers",
-        "1",
-        "--width",
-        "8",
-        "--repeats",
-        "1",
-        "--names",
-        "muon",
-        "dion",
-    ],
-    "polar": ["--shapes", "8", "16", "16", "16", "--repeats", "2"],
-    "replicate": [
-        "--claims",
-        "adago-digits",
-        "--steps",
-        "2",
-        "--seeds",
-        "2",
-        "--rates",
-        "1",
-    ],
-    "step": ["--layers", "2", "--width", "16", "--repeats", "2"],
+    program: words.split()
+    for program, words in {
+        "compile": "--layers 2 --width 16 --repeats 1",
+        "optimizers": "--layers 1 --width 8 --repeats 1 --names muon dion",
+        "polar": "--shapes 8 16 16 16 --repeats 2",
+        "replicate": "--claims adago-digits --steps 2 --seeds 2 --rates 1",
+        "step": "--layers 2 --width 16 --repeats 2",
+    }.items()
 }
 FIELDS = ["benchmark", "case", "ours", "reference", "ratio", "unit"]
 

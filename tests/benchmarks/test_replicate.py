@@ -44,8 +44,8 @@ def test_a_difference_is_paired_by_seed_at_the_best_rate_of_each(replicate):
     gap, half = replicate.compare(curves, "b", "a")
     gaps = np.array([0.5, 0.4, 0.6])
     assert gap == pytest.approx(0.5)
-    # t(0.975, 2) = 4.303 from a table
-    assert half == pytest.approx(4.303 * gaps.std(ddof=1) / np.sqrt(3), rel=1e-6)
+    # t(0.975, 2) = 4.3026527 from a table
+    assert half == pytest.approx(4.3026527 * gaps.std(ddof=1) / np.sqrt(3), rel=1e-6)
     assert replicate.verdict(gap, half) == "higher"
     assert replicate.verdict(-gap, half) == "lower"
     assert replicate.verdict(gap, 2 * gap) == "no difference seen"
