@@ -54,7 +54,7 @@ def poisoned(name, index):
     return jax.tree.unflatten(structure, [jnp.asarray(g) for g in grads.values()])
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 def test_every_leaf_moves(subject):
     updates = first_update(subject, zoo.tree(1))
     assert len(updates) == len(zoo.names(zoo.structs()))
@@ -92,7 +92,7 @@ def feasible(subject, tree):
     return {**tree, "tall": {"kernel": inside(tree["tall"]["kernel"])}}
 
 
-@law()
+@law(fast=parts)
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
 def test_gradients_of_any_scale_stay_finite(subject, scale):
     for steps in (1, 2):
@@ -101,7 +101,7 @@ def test_gradients_of_any_scale_stay_finite(subject, scale):
             assert np.all(np.isfinite(u)), name
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 def test_zero_gradients_move_no_matrix(subject):
     still = subject
     if subject.name in STILL:
@@ -112,7 +112,7 @@ def test_zero_gradients_move_no_matrix(subject):
         assert not np.any(updates[name]), name
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 def test_tiny_gradients_move_every_matrix(subject):
     updates = first_update(subject, zoo.tree(1, scale=1e-20))
     least = 1e-6 * 1e-20 ** DEGREE.get(subject.name, 0)
@@ -120,7 +120,7 @@ def test_tiny_gradients_move_every_matrix(subject):
         assert np.max(np.abs(updates[name])) > least, name
 
 
-@law()
+@law(fast=parts)
 @pytest.mark.parametrize("name", ["square/kernel", "embed/embedding"])
 def test_nan_stays_in_its_leaf(subject, name):
     updates = first_update(subject, poisoned(name, (0, 0)))
@@ -129,7 +129,7 @@ def test_nan_stays_in_its_leaf(subject, name):
         assert np.all(np.isfinite(u)), other
 
 
-@law()
+@law(fast=parts)
 def test_nan_stays_in_its_layer(subject):
     name = "blocks/up/kernel"
     updates = first_update(subject, poisoned(name, (1, 0, 0)))
@@ -146,7 +146,7 @@ def without_units(subject):
     return types.SimpleNamespace(init=quick(tx.init), update=quick(tx.update))
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 @pytest.mark.parametrize("power", [-66, -7, 9, 66])
 def test_matrix_direction_ignores_powers_of_two(subject, power):
     for steps in (1, 2):
@@ -160,7 +160,7 @@ def test_matrix_direction_ignores_powers_of_two(subject, power):
             )
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 @pytest.mark.parametrize("scale", [3e-11, 0.7, 3e9])
 def test_matrix_direction_ignores_scale(subject, scale):
     expected = first_update(without_units(subject), zoo.tree(1), 2)
