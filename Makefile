@@ -18,10 +18,16 @@ else
 EXACT = --exact
 endif
 
+FIND_PYTHON = command -v $(PYTHON) >/dev/null || { \
+  echo 'venv: no $(PYTHON) on PATH. Expected Python 3.11 or newer. Install it:'; \
+  echo '  apt-get install python3 python3-venv'; \
+  exit 1; } >&2
+
 help:
 	@echo 'make venv      set up .venv [PYTHON=python3.12]; every command does'
 	@echo 'make test      the fast tests [ARGS="tests/unit -k polar"]'
 	@echo 'make slow      the tests marked slow'
+	@echo 'make test-tpu  compile for TPUs, none needed [ARGS="-k muon"]'
 	@echo 'make lint      ruff: rules and format'
 	@echo 'make format    ruff: mend what it can'
 	@echo 'make types     pyright on the package'
@@ -33,10 +39,7 @@ help:
 	@echo 'make clean     remove .venv and all that was built'
 
 venv:
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo 'venv: no $(PYTHON) on PATH. Expected Python 3.11 or newer. Install it:'; \
-	  echo '  apt-get install python3 python3-venv'; \
-	  exit 1; } >&2
+	@$(FIND_PYTHON)
 	@$(PYTHON) .ci/venv.py $(EXTRAS) $(EXACT)
 
 test: venv
@@ -44,6 +47,15 @@ test: venv
 
 slow: venv
 	$(RUN) pytest $(WORKERS) -m slow $(ARGS)
+
+# libtpu is large and not for every machine: an environment of its own. Where pip has
+# none, the environment is made without it and every test skips.
+test-tpu:
+	@$(FIND_PYTHON)
+	@$(PYTHON) .ci/venv.py test,tpu .venv-tpu $(EXACT) || { \
+	  echo 'test-tpu: going on without libtpu; the tests will be skipped'; \
+	  $(PYTHON) .ci/venv.py test .venv-tpu $(EXACT); }
+	.venv-tpu/bin/python -m pytest $(WORKERS) -rs tests/tpu $(ARGS)
 
 lint: venv
 	$(RUN) ruff check --output-format concise
@@ -76,8 +88,8 @@ wheel: venv
 	$(RUN) build
 
 clean:
-	rm -rf .venv .venv.lock dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tpu .venv.lock dist build .pytest_cache .ruff_cache .hypothesis
 	find orthoptax tests benchmarks notebooks -name __pycache__ -prune \
 	  -exec rm -rf {} +
 
-.PHONY: help venv test slow lint format types compare ablate bench table wheel clean
+.PHONY: help venv test slow test-tpu lint format types compare ablate bench table wheel clean

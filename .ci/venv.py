@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Set up `.venv`, or find at once that nothing is to do.
 
-    python3 .ci/venv.py EXTRAS [--exact]
+    python3 .ci/venv.py EXTRAS [FOLDER] [--exact]
+
+FOLDER is another place for the environment than `.venv`.
 
 Called by every target of the Makefile, so the common case has to be quick: one small
 file is read and compared. Only the standard library is there when this runs, and
@@ -15,9 +17,8 @@ import subprocess
 import sys
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
-VENV = TREE / ".venv"
-STAMP = VENV / "installed.txt"
 OLDEST = (3, 11)
+STAMP = "installed.txt"
 
 
 def check_python():
@@ -41,7 +42,7 @@ def check_python():
 
 
 def wanted(extras):
-    """What a finished `.venv` says of itself: what it was made from, and where."""
+    """What a finished environment says of itself: what it was made from, and where."""
     source = hashlib.sha256((TREE / "pyproject.toml").read_bytes()).hexdigest()
     return f"{TREE}\n[{extras}]\n{version()}\npyproject.toml sha256 {source}\n"
 
@@ -54,27 +55,27 @@ def version():
     sys.exit("venv: orthoptax/__init__.py has no line '__version__ = ...'.")
 
 
-def is_ready(extras, exact):
-    """Whether `.venv` is as wanted; with `exact`, also made by this Python."""
+def is_ready(venv, extras, exact):
+    """Whether `venv` is as wanted; with `exact`, also made by this Python."""
     try:
-        made = STAMP.read_text()
+        made = (venv / STAMP).read_text()
     except OSError:
         return False
-    return made == wanted(extras) and (not exact or same_python())
+    return made == wanted(extras) and (not exact or same_python(venv))
 
 
-def same_python():
-    """Whether `.venv` was made by the Python that runs this."""
+def same_python(venv):
+    """Whether `venv` was made by the Python that runs this."""
     try:
-        lines = (VENV / "pyvenv.cfg").read_text().splitlines()
+        lines = (venv / "pyvenv.cfg").read_text().splitlines()
     except OSError:
         return False
     return "version = {}.{}.{}".format(*sys.version_info) in lines
 
 
-def make(extras, exact):
-    """Create `.venv` unless a working one is there, and install the tree in it."""
-    python = VENV / "bin" / "python"
+def make(venv, extras, exact):
+    """Create `venv` unless a working one is there, and install the tree in it."""
+    python = venv / "bin" / "python"
     works = (
         python.exists()
         and subprocess.call(
@@ -84,33 +85,37 @@ def make(extras, exact):
         )
         == 0
     )
-    if not works or (exact and not same_python()):
+    if not works or (exact and not same_python(venv)):
         check_python()
-        print("venv: creating .venv with Python {}.{}.{}".format(*sys.version_info))
-        subprocess.check_call([sys.executable, "-m", "venv", "--clear", str(VENV)])
-    print(f"venv: installing orthoptax[{extras}] into .venv (minutes)", flush=True)
+        found = "{}.{}.{}".format(*sys.version_info)
+        print(f"venv: creating {venv.name} with Python {found}")
+        subprocess.check_call([sys.executable, "-m", "venv", "--clear", str(venv)])
+    what = f"orthoptax[{extras}] into {venv.name}"
+    print(f"venv: installing {what} (minutes)", flush=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--quiet"]
     install += ["--disable-pip-version-check", "--editable", f".[{extras}]"]
     subprocess.check_call(install, cwd=str(TREE))
-    STAMP.write_text(wanted(extras))
+    (venv / STAMP).write_text(wanted(extras))
 
 
-def main(extras, exact):
-    """Make `.venv` ready; when two of us start at once, the second waits."""
-    if is_ready(extras, exact):
+def main(extras, folder=".venv", *, exact):
+    """Make the environment ready; when two of us start at once, the second waits."""
+    venv = TREE / folder
+    if is_ready(venv, extras, exact):
         return
     check_python()
     import fcntl
 
     with open(str(TREE / ".venv.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_ready(extras, exact):
-            make(extras, exact)
+        if not is_ready(venv, extras, exact):
+            make(venv, extras, exact)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], "--exact" in sys.argv[2:])
+        words = [word for word in sys.argv[1:] if word != "--exact"]
+        main(*words, exact="--exact" in sys.argv)
     except subprocess.CalledProcessError as failed:
         sys.exit("venv: '{}' failed".format(" ".join(failed.cmd)))
     except KeyboardInterrupt:

@@ -54,8 +54,35 @@ Layout = Callable[[str, Any], Any]
 ShapeRule = Callable[[int, int, tuple[int, ...]], float]
 """rule(rows, columns, shape of the whole leaf): a factor of the update."""
 
-Place = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""place(update): the update of the matrix links, run where the place decides."""
+
+class Place(Protocol):
+    """Where the links of `on_matrices` run; they do not know of it.
+
+    `links` is a `MatrixLinks`, `leaves` {name: array} in a leaf's own shape, or that of
+    its part inside `shard_map`; `about` {name: `Leaf`} says view and whole shape.
+    """
+
+    def whole(self, name: str, leaf: Any, /) -> Any:
+        """Shape and dtype of the whole leaf of which `leaf` may be a part."""
+        ...
+
+    def init(self, links: Any, leaves: Any, about: Any, /) -> Any:
+        """The links' state."""
+        ...
+
+    def update(
+        self,
+        links: Any,
+        leaves: Any,
+        about: Any,
+        state: Any,
+        params: Any,
+        trees: Any,
+        extra: Any,
+        /,
+    ) -> tuple[Any, Any]:
+        """(leaves, or `Compressed` of two, and new state), see `MatrixLinks.update`."""
+        ...
 
 
 class Compressed(NamedTuple):

@@ -5,6 +5,7 @@ from orthoptax.layout.describe import describe
 from orthoptax.layout.dimension_numbers import from_optax, to_optax
 from orthoptax.layout.equinox import equinox
 from orthoptax.layout.haiku import haiku
+from orthoptax.layout.links import here
 from orthoptax.layout.maxtext import maxtext
 from orthoptax.layout.rules import Rule, rules
 from orthoptax.layout.stacks import map_stacks
@@ -21,6 +22,7 @@ __all__ = [
     "flax",
     "from_optax",
     "haiku",
+    "here",
     "map_stacks",
     "maxtext",
     "on_matrices",

@@ -10,9 +10,9 @@ import optax
 from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Layout, Place
 from orthoptax.layout.leaves import parameters
+from orthoptax.layout.links import Leaf, MatrixLinks, here
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.tables import flax
-from orthoptax.layout.view import MatrixView
 
 
 class OnMatricesState(NamedTuple):
@@ -41,7 +41,8 @@ def on_matrices(
       *links: transforms; none means the identity. The last may be a `Compressor`, both
         of whose trees then go back to the leaves' shapes. Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
-      place: wraps the update of the links, to run it elsewhere; None: here. Static.
+      place: where the links run, for example `orthoptax.sharding.whole_matrices(...)`;
+        None: here. Static.
     State:
       links: the links' states, keyed by matrix name.
     Returns: a `GradientTransformationExtraArgs`; links also receive the extra argument
@@ -58,14 +59,16 @@ def on_matrices(
     """
     layout = flax() if layout is None else layout
     is_callable("on_matrices", "layout", layout, "flax()")
+    place = here if place is None else place
+    is_place("on_matrices", place)
     chain = optax.chain(*links) if links else optax.identity()
-    chain = optax.with_extra_args_support(chain)
-    run: Any = chain.update if place is None else place(chain.update)
+    work = MatrixLinks(optax.with_extra_args_support(chain))
 
     def init(params: optax.Params) -> OnMatricesState:
         if not jax.tree.leaves(params):  # a placeholder, or a tree masked whole
             return OnMatricesState(jnp.zeros((), jnp.int32))
-        return OnMatricesState(chain.init(_split(params, _views(params, layout))))
+        about = _about(params, layout, place)
+        return OnMatricesState(place.init(work, _pick(params, about), about))
 
     def update(
         updates: optax.Updates,
@@ -76,36 +79,22 @@ def on_matrices(
         if not jax.tree.leaves(updates):
             not_empty("on_matrices.update", updates)
             return updates, state
-        views = _views(updates, layout)
-        shapes = {
-            key: leaf.shape
-            for name, leaf in named_leaves(updates).items()
-            if name in views
-            for key in _keys(name, views[name])
-        }
+        about = _about(updates, layout, place)
         structure = jax.tree.structure(updates)
-        lift = lambda tree: _split(tree, views)
-        extra = {k: map_if_like(lift, v, structure) for k, v in extra.items()}
-        matrices, links = run(
-            lift(updates),
+        trees = {k: v for k, v in extra.items() if is_like(v, structure)}
+        result, links = place.update(
+            work,
+            _pick(updates, about),
+            about,
             state.links,
-            None if params is None else lift(params),
-            leaf_shapes=shapes,
-            **extra,
+            None if params is None else _pick(params, about),
+            {k: _pick(v, about) for k, v in trees.items()},
+            {k: v for k, v in extra.items() if k not in trees},
         )
-
-        def lower(tree: dict[str, jax.Array]) -> Any:
-            def leaf(name: str, u: jax.Array) -> jax.Array:
-                if name not in views:
-                    return u
-                parts = [tree[key] for key in _keys(name, views[name])]
-                return views[name].join(parts, u.shape)
-
-            return map_named(leaf, updates)
-
-        if isinstance(matrices, Compressed):
-            return Compressed(*map(lower, matrices)), OnMatricesState(links)
-        return lower(matrices), OnMatricesState(links)
+        lower = lambda new: map_named(lambda n, u: new.get(n, u), updates)
+        if isinstance(result, Compressed):
+            return Compressed(*map(lower, result)), OnMatricesState(links)
+        return lower(result), OnMatricesState(links)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -122,6 +111,7 @@ def by_layout(
     matrix: optax.GradientTransformation | None = None,
     rest: optax.GradientTransformation | None = None,
     layout: Layout | None = None,
+    place: Place | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """One transform for the matrices of a tree, another for the rest.
 
@@ -129,6 +119,8 @@ def by_layout(
       matrix: for leaves that the layout calls matrices; None: the identity. Static.
       rest: for all others; None: the identity. Static.
       layout: which leaves are matrices; None: `flax()`. Static.
+      place: knows the whole shape of a leaf that is cut over devices, for the layout's
+        use; None: leaves are whole. Static.
     State:
       matrix, rest: states of the two; leaves of the other group are `MaskedNode`s.
     Returns: a `GradientTransformationExtraArgs`. Extra arguments shaped like the
@@ -147,17 +139,19 @@ def by_layout(
     """
     layout = flax() if layout is None else layout
     is_callable("by_layout", "layout", layout, "flax()")
+    place = here if place is None else place
+    is_place("by_layout", place)
     groups = [
         optax.with_extra_args_support(optax.identity() if tx is None else tx)
         for tx in (matrix, rest)
     ]
 
-    def cut(tree: Any, matrices: bool, views: dict[str, MatrixView]) -> Any:
+    def cut(tree: Any, matrices: bool, views: Any) -> Any:
         keep = lambda n, x: x if (n in views) == matrices else optax.MaskedNode()
         return map_named(keep, tree)
 
     def init(params: optax.Params) -> ByLayoutState:
-        views = _views(params, layout)
+        views = _about(params, layout, place)
         return ByLayoutState(
             groups[0].init(cut(params, True, views)),
             groups[1].init(cut(params, False, views)),
@@ -170,7 +164,7 @@ def by_layout(
         **extra: Any,
     ) -> tuple[optax.Updates, ByLayoutState]:
         not_empty("by_layout.update", updates)
-        views = _views(updates, layout)
+        views = _about(updates, layout, place)
         structure = jax.tree.structure(updates)
         results = []
         for tx, part, matrices in zip(groups, state, (True, False), strict=True):
@@ -204,35 +198,42 @@ def not_empty(where: str, tree: Any) -> None:
         )
 
 
+def is_like(value: Any, structure: Any) -> bool:
+    """Whether a value is a tree of the given structure, and not a bare leaf."""
+    like = jax.tree.structure(value) == structure
+    return like and not jax.tree_util.treedef_is_leaf(structure)
+
+
 def map_if_like(fn: Any, value: Any, structure: Any) -> Any:
     """fn(value) if value is a tree of the given structure, and not a bare leaf."""
-    like = jax.tree.structure(value) == structure
-    return fn(value) if like and not jax.tree_util.treedef_is_leaf(structure) else value
+    return fn(value) if is_like(value, structure) else value
 
 
-def _views(tree: Any, layout: Layout) -> dict[str, MatrixView]:
-    """The view of each leaf that is a matrix, by name; checks every leaf."""
-    views = {}
-    for name, leaf in parameters(tree).items():
+def is_place(where: str, place: Any) -> None:
+    """Raises TypeError unless the argument `place` has a place's three methods."""
+    if not all(hasattr(place, name) for name in ("whole", "init", "update")):
+        raise TypeError(
+            message(
+                where,
+                f"place={place!r} is no place",
+                "an object with the methods whole, init and update",
+                "Pass for example orthoptax.sharding.whole_matrices(specs, mesh=mesh)",
+            )
+        )
+
+
+def _about(tree: Any, layout: Layout, place: Any) -> dict[str, Leaf]:
+    """View and whole shape of each leaf that is a matrix; checks every leaf."""
+    about = {}
+    for name, part in parameters(tree).items():
+        leaf = place.whole(name, part)
         view = layout(name, leaf)
         if view is not None:
             view.axes(leaf.shape, name)
-            views[name] = view
-    return views
+            about[name] = Leaf(view, tuple(leaf.shape))
+    return about
 
 
-def _keys(name: str, view: MatrixView) -> list[str]:
-    """The names of a leaf's matrices."""
-    return [f"{name}[{i}]" for i in range(len(view.blocks))] or [name]
-
-
-def _split(tree: Any, views: dict[str, MatrixView]) -> dict[str, jax.Array]:
-    """{matrix name: (*batch, rows, cols)} of the leaves that have a view."""
-    return {
-        key: part
-        for name, leaf in named_leaves(tree).items()
-        if name in views
-        for key, part in zip(
-            _keys(name, views[name]), views[name].split(leaf, name), strict=True
-        )
-    }
+def _pick(tree: Any, about: dict[str, Leaf]) -> dict[str, jax.Array]:
+    """{name: leaf} of the leaves that are matrices."""
+    return {name: leaf for name, leaf in named_leaves(tree).items() if name in about}

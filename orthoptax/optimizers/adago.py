@@ -12,6 +12,7 @@ from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.running import divide
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.adagrad_norm import adagrad_norm
 from orthoptax.transforms.learning_rate import rate_at, scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -60,7 +61,8 @@ def adago(
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the paper has none. Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -93,6 +95,7 @@ def adago(
     _check.in_range("adago", "eps", eps)
     rest = rest_or_adamw("adago", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
 
     def floor(count: ArrayLike) -> jax.Array:
         """eps in units of the rate that the chain ends with."""
@@ -113,4 +116,4 @@ def adago(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place, Polar
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -56,7 +57,8 @@ def adamuon(
       nu_dtype: dtype of V; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the authors run 0.1. Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -87,6 +89,7 @@ def adamuon(
     _check.learning_rate("adamuon", learning_rate)
     rest = rest_or_adamw("adamuon", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         sign(),
@@ -102,4 +105,4 @@ def adamuon(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

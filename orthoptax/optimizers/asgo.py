@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place, Root
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.one_sided import one_sided
@@ -51,7 +52,8 @@ def asgo(
       root: maps V to V^(-1/2); None: `polar_express_root()`, ten stages. Static.
       absolute: `root` is given V as it is, for parity with an author's epsilon; else V
         in units near its size. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -85,6 +87,7 @@ def asgo(
     _check.learning_rate("asgo", learning_rate)
     rest = rest_or_adamw("asgo", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         with_statistics(
             momentum(b1, nesterov=False, mu_dtype=mu_dtype),
@@ -99,4 +102,4 @@ def asgo(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

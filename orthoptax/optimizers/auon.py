@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.energy_scale import energy_scale
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -49,7 +50,8 @@ def auon(
       normalize: step along X, as in the paper. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only. Traceable.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -80,6 +82,7 @@ def auon(
     _check.learning_rate("auon", learning_rate)
     rest = rest_or_adamw("auon", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
@@ -91,4 +94,4 @@ def auon(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.divide_by_norm import divide_columns
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -48,7 +49,8 @@ def dasgo(
       eps: under the root, absolute; the authors' is 1e-8. Traceable.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the authors' is 0.1. Traceable.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -77,6 +79,7 @@ def dasgo(
     _check.learning_rate("dasgo", learning_rate)
     rest = rest_or_adamw("dasgo", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         with_statistics(
             momentum(b1, nesterov=False, mu_dtype=mu_dtype),
@@ -91,4 +94,4 @@ def dasgo(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -9,6 +9,7 @@ from orthoptax._types import Compressor, Layout, Place, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.error_feedback import error_feedback
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.low_rank import low_rank
@@ -51,7 +52,8 @@ def dion(
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only. Traceable.
       shape_rule: see `scale_by_shape`; None: `spectral_norm`. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -91,6 +93,7 @@ def dion(
         )
     rest = rest_or_adamw("dion", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     compressor = low_rank(rank_fraction) if compressor is None else compressor
     matrix = optax.chain(
         error_feedback(
@@ -107,4 +110,4 @@ def dion(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -12,6 +12,7 @@ from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import POLAR_EXPRESS_102
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.error_feedback import error_feedback
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -59,7 +60,8 @@ def dion2(
         `POLAR_EXPRESS_102`. Static.
       shape_rule: see `scale_by_shape`, of the whole matrix; None: `spectral_norm`.
         Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -89,6 +91,7 @@ def dion2(
     _check.learning_rate("dion2", learning_rate)
     rest = rest_or_adamw("dion2", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     if polar is None:
         polar = newton_schulz(POLAR_EXPRESS_102, scale=frobenius(factor=1.02))
     rows = submatrix(orthogonalize(polar), fraction=fraction, choose=choose)
@@ -105,4 +108,4 @@ def dion2(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

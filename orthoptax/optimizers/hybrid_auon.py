@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place, Polar
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.energy_scale import energy_scale
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -51,7 +52,8 @@ def hybrid_auon(
       weight_decay: decoupled, of the matrices only. Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule; the
         paper's is one step of it, `newton_schulz(JORDAN[:1])`. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -78,6 +80,7 @@ def hybrid_auon(
     _check.learning_rate("hybrid_auon", learning_rate)
     rest = rest_or_adamw("hybrid_auon", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
@@ -90,4 +93,4 @@ def hybrid_auon(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -18,6 +18,7 @@ from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.projections import sphere
 from orthoptax.matrix.schedules import QUINTIC
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -60,7 +61,8 @@ def muon_hyperball(
       weight_decay: decoupled, of the matrices only; the projection undoes its length
         and leaves longer steps, by 1/(1 - lr wd). Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz(QUINTIC)`. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -96,6 +98,7 @@ def muon_hyperball(
         _check.in_range("muon_hyperball", "radius", radius)
     rest = rest_or_adamw("muon_hyperball", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
@@ -110,7 +113,7 @@ def muon_hyperball(
         scale_by_learning_rate(learning_rate),
         on_matrices(project_weights(sphere(radius)), layout=layout, place=place),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)
 
 
 def _refuse_zeros() -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.schedules import QUINTIC
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -55,7 +56,8 @@ def muown(
       polar: see `orthoptax.matrix`; None: `newton_schulz(QUINTIC)`. Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`. With another rule the rates
         of the two groups differ, and `rest` must be given. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before the rate of V. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -86,6 +88,7 @@ def muown(
     _check.learning_rate("muown", learning_rate)
     rest = rest_or_adamw("muown", learning_rate, rest, shape_rule)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     direction = optax.chain(
         momentum(b1, nesterov=False, mu_dtype=mu_dtype),
         on_matrices(
@@ -102,4 +105,4 @@ def muown(
         decay_after(weight_decay, learning_rate=learning_rate),
     )
     matrix = weight_norm(direction, length, layout=layout, place=place)
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place, Polar, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.keep_norm import keep_norm
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -60,7 +61,8 @@ def normuon(
       polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`. With another rule the rates
         of the two groups differ, and `rest` must be given. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -92,6 +94,7 @@ def normuon(
     _check.learning_rate("normuon", learning_rate)
     rest = rest_or_adamw("normuon", learning_rate, rest, shape_rule)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
@@ -105,4 +108,4 @@ def normuon(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

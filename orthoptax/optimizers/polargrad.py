@@ -11,6 +11,7 @@ from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.schedules import POLAR_EXPRESS_8
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -51,7 +52,8 @@ def polargrad(
       weight_decay: decoupled, of the matrices only. Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz(POLAR_EXPRESS_8)`, whose
         singular values end at 1. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -84,6 +86,7 @@ def polargrad(
     _check.learning_rate("polargrad", learning_rate)
     rest = rest_or_adamw("polargrad", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     polar = newton_schulz(POLAR_EXPRESS_8) if polar is None else polar
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
@@ -96,4 +99,4 @@ def polargrad(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -10,6 +10,7 @@ from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.by_shape import by_shape
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -58,7 +59,8 @@ def root(
       polar: see `orthoptax.matrix`; None: `by_shape()`, the authors' table. Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`, the authors'. With another
         rule the rates of the two groups differ, and `rest` must be given. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -89,6 +91,7 @@ def root(
     _check.learning_rate("root", learning_rate)
     rest = rest_or_adamw("root", learning_rate, rest, shape_rule)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, ema=False, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
@@ -102,4 +105,4 @@ def root(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

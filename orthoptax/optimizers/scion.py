@@ -9,6 +9,7 @@ from orthoptax._types import Layout, Place, Polar, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.balls import spectral_ball
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.lmo import lmo, sign_or_rms
 from orthoptax.transforms.momentum import momentum
@@ -56,7 +57,8 @@ def scion(
       weight_decay: wd, of all leaves. Traceable.
       polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
       shape_rule: see `scale_by_shape`; None: `spectral_norm`, sqrt(rows/cols). Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None: the lines above. Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
@@ -87,6 +89,7 @@ def scion(
     _check.learning_rate("scion", learning_rate)
     _check.in_range("scion", "rest_radius", rest_radius)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(b1, nesterov=False, mu_dtype=mu_dtype),
         on_matrices(
@@ -105,4 +108,5 @@ def scion(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=own if rest is None else rest, layout=layout)
+    rest = own if rest is None else rest
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

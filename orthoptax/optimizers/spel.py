@@ -12,6 +12,7 @@ from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.projections import stiefel
 from orthoptax.matrix.schedules import QUINTIC
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
 from orthoptax.transforms.orthogonalize import orthogonalize
@@ -50,7 +51,8 @@ def spel(
       weight_decay: decoupled, of the matrices only; the projection undoes its length
         and leaves longer steps, by 1/(1 - lr wd). Traceable.
       polar: of both; None: `newton_schulz(QUINTIC)`. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -80,6 +82,7 @@ def spel(
     _check.learning_rate("spel", learning_rate)
     rest = rest_or_adamw("spel", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     polar = newton_schulz(QUINTIC) if polar is None else polar
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
@@ -93,4 +96,4 @@ def spel(
         scale_by_learning_rate(learning_rate),
         on_matrices(project_weights(stiefel(polar)), layout=layout, place=place),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

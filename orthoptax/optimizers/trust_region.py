@@ -9,6 +9,7 @@ from orthoptax._types import Ball, Layout, Place, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.lmo import lmo
 from orthoptax.transforms.momentum import momentum
@@ -54,7 +55,8 @@ def trust_region(
       norm: a `Ball` of `orthoptax.matrix`; None: `spectral_ball()`. Another norm for
         other leaves: one `on_matrices(lmo(...), layout=...)` each. Static.
       shape_rule: see `scale_by_shape`; None: `unscaled`, the norm's own ball. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.
@@ -85,6 +87,7 @@ def trust_region(
     _check.learning_rate("trust_region", learning_rate)
     rest = rest_or_adamw("trust_region", learning_rate, rest)
     layout = flax() if layout is None else layout
+    place = automatic if place is None else place
     matrix = optax.chain(
         momentum(
             b1, nesterov=nesterov, first_gradient=first_gradient, mu_dtype=mu_dtype
@@ -99,4 +102,4 @@ def trust_region(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return by_layout(matrix=matrix, rest=rest, layout=layout)
+    return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -48,7 +48,8 @@ def turbo_muon(
         Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`. With another rule the rates
         of the two groups differ, and `rest` must be given. Static.
-      place: where the matrix links run; None: here. Static.
+      place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
+        Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
       rest: the optimizer of all other leaves; None:
         `optax.adamw(learning_rate, weight_decay=0.0)`. Static.

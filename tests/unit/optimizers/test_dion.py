@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from orthoptax import dion, layout
+from orthoptax.layout.links import Here
 from orthoptax.transforms import low_rank, match_rms, spectral_norm, whole
 
 RNG = np.random.default_rng(0)
@@ -90,15 +91,13 @@ def test_arguments_reach_their_links():
 def test_place_wraps_the_compressor_and_the_scale():
     calls = []
 
-    def place(update):
-        def run(updates, state, params, **extra):
-            calls.append(sorted(updates))
-            return update(updates, state, params, **extra)
-
-        return run
+    class Listening(Here):
+        def update(self, links, leaves, *args):
+            calls.append(sorted(leaves))
+            return super().update(links, leaves, *args)
 
     params = {k: jnp.asarray(v, jnp.float32) for k, v in PARAMS.items()}
-    tx = dion(0.1, place=place)
+    tx = dion(0.1, place=Listening())
     jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
     assert calls == [["blocks/kernel", "dense/kernel"]] * 2
 

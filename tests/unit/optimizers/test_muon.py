@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from orthoptax import MatrixView, muon, rules
+from orthoptax.layout.links import Here
 from orthoptax.matrix import newton_schulz, svd
 from orthoptax.transforms import match_rms, original
 
@@ -89,17 +90,15 @@ def test_after_stands_behind_the_scale_and_before_decay_and_rate():
 def test_place_wraps_the_matrix_links_only():
     calls = []
 
-    def place(update):
-        def run(updates, state, params, **extra):
-            calls.append(sorted(updates))
-            return update(updates, state, params, **extra)
-
-        return run
+    class Listening(Here):
+        def update(self, links, leaves, *args):
+            calls.append(sorted(leaves))
+            return super().update(links, leaves, *args)
 
     params = {k: jnp.asarray(v, jnp.float32) for k, v in PARAMS.items()}
-    here, there = muon(0.1), muon(0.1, place=place)
-    a, _ = here.update(params, here.init(params), params)
-    b, _ = there.update(params, there.init(params), params)
+    ours, theirs = muon(0.1), muon(0.1, place=Listening())
+    a, _ = ours.update(params, ours.init(params), params)
+    b, _ = theirs.update(params, theirs.init(params), params)
     assert calls == [["blocks/kernel", "dense/kernel"]]
     for name in params:
         np.testing.assert_array_equal(a[name], b[name])

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The place of a named optimizer that was given none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from orthoptax._check import message
+from orthoptax._types import Place
+from orthoptax.layout.links import Leaf, MatrixLinks, here
+from orthoptax.sharding.context import seen_sharding, varying
+from orthoptax.sharding.whole import WholeMatrices
+
+Leaves = Mapping[str, Any]
+
+
+class Automatic:
+    """Here, except where the arrays show that they are cut over a mesh.
+
+    On Explicit mesh axes the specs are read from the arrays, and whole matrices are put
+    together. Under Auto axes nothing shows: the links run on global arrays and the
+    compiler moves what it likes, until a place is passed. Inside `shard_map` and `pmap`
+    parts of matrices would be taken for matrices, so there a place has to be named.
+    """
+
+    def whole(self, name: str, leaf: Any) -> Any:
+        """The leaf, which is whole wherever this place runs."""
+        del name
+        return leaf
+
+    def init(
+        self, links: MatrixLinks, leaves: Leaves, about: Mapping[str, Leaf]
+    ) -> Any:
+        """The links' state."""
+        return _choose(leaves).init(links, leaves, about)
+
+    def update(
+        self,
+        links: MatrixLinks,
+        leaves: Leaves,
+        about: Mapping[str, Leaf],
+        state: Any,
+        params: Leaves | None,
+        trees: Mapping[str, Leaves],
+        extra: Mapping[str, Any],
+    ) -> tuple[Any, Any]:
+        """The links' update."""
+        place = _choose(leaves)
+        return place.update(links, leaves, about, state, params, trees, extra)
+
+
+automatic = Automatic()
+
+
+def _choose(leaves: Leaves) -> Place:
+    """The place for leaves that are as these."""
+    around = jax.sharding.get_abstract_mesh()
+    if not around.empty and around.manual_axes:
+        _check_whole(leaves, tuple(around.manual_axes))
+        return here
+    seen = [seen_sharding(x) for x in leaves.values()]
+    if seen and all(s is not None and s.mesh.size > 1 for s in seen):
+        return WholeMatrices()
+    return here
+
+
+def _check_whole(leaves: Leaves, axes: tuple[str, ...]) -> None:
+    """Raises unless `shard_map` knows all leaves to be replicated."""
+    tracked = varying(jax.lax.axis_index(axes))
+    for name, x in leaves.items():
+        if tracked and not varying(x):
+            continue
+        how = (
+            f"differs from device to device over {sorted(varying(x))}"
+            if tracked
+            else "may be a part of a matrix, which does not show here"
+        )
+        raise ValueError(
+            message(
+                "place",
+                f"{name!r} of shape {tuple(x.shape)} is updated inside shard_map or "
+                f"pmap over {list(axes)}, and {how}",
+                "a place, which knows how the parameters are cut",
+                "Pass place=orthoptax.sharding.whole_matrices(specs), with axes=(...) "
+                "instead of specs if they are replicated and the work is to be shared, "
+                "or place=orthoptax.layout.here if each device has whole matrices",
+            )
+        )

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a tree of leaves and their specs to exchanges. Static: shapes in, plans out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr
+
+from orthoptax._check import message
+from orthoptax._types import Compressed
+from orthoptax.layout.links import Leaf, MatrixLinks, matrix_names
+from orthoptax.sharding.cuts import Cuts, parts_of, state_cuts
+from orthoptax.sharding.exchange import Exchange, plan_exchange
+from orthoptax.sharding.units import (
+    Field,
+    Kind,
+    LeafUnits,
+    Path,
+    StateKey,
+    check_batch,
+    grain_of,
+    needed,
+    polar_flops,
+    stacked_view,
+    state_index,
+)
+
+
+class Schedule(NamedTuple):
+    """Every exchange of an update.
+
+    state: {leaf name: {state key: path}}. common: paths of the other states. cuts:
+    {(leaf name, field key): cuts of its array, batch axes included}. read: which of
+    'params' and the extra trees the links read.
+    """
+
+    exchanges: tuple[Exchange, ...]
+    state: Mapping[str, Mapping[StateKey, Path]]
+    common: tuple[Path, ...]
+    cuts: Mapping[tuple[str, Any], Cuts]
+    read: frozenset[str]
+
+
+class Request(NamedTuple):
+    """What a schedule is made from.
+
+    dtypes: {'updates' | 'params' | 'tree/...': {leaf name: dtype}}; those after
+    'updates' are optional. cuts: of each leaf. sizes: of every mesh axis, in order.
+    axes: those that may be used. transport: dtype of travelling updates, or None.
+    """
+
+    links: MatrixLinks
+    about: Mapping[str, Leaf]
+    dtypes: Mapping[str, Mapping[str, Any]]
+    cuts: Mapping[str, Cuts]
+    sizes: Mapping[str, int]
+    axes: tuple[str, ...]
+    transport: Any
+
+
+def schedule(request: Request) -> Schedule:
+    """Plans all exchanges of an update."""
+    links, about = request.links, request.about
+    names = {m: n for n in about for m in matrix_names(n, about[n].view)}
+    whole = {
+        n: jax.ShapeDtypeStruct(leaf.shape, request.dtypes["updates"][n])
+        for n, leaf in about.items()
+    }
+    state = jax.eval_shape(lambda x: links.init(x, about), whole)
+    by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
+    index, common = state_index(state, names)
+    read, results = _probe(request, whole)
+    cuts: dict[tuple[str, Any], Cuts] = {}
+    groups: dict[Any, list[LeafUnits]] = {}
+    for name in about:
+        cuts.update(_field_cuts(request, name, index[name], by_path, read, results))
+        own = {key: by_path[path] for key, path in index[name].items()}
+        leaf, where = _leaf_units(request, name, own, cuts, read, results)
+        groups.setdefault(where, []).append(leaf)
+    exchanges = tuple(
+        plan_exchange(leaves, request.sizes, cut, split, request.transport)
+        for (cut, split), leaves in groups.items()
+    )
+    return Schedule(exchanges, index, tuple(common), cuts, frozenset(read))
+
+
+def _probe(
+    request: Request, whole: Mapping[str, Any]
+) -> tuple[set[str], tuple[str, ...]]:
+    """(the optional inputs that links read, the names of their results).
+
+    Looked up on one leaf of each form.
+    """
+    links, about = request.links, request.about
+    forms = {(leaf, request.dtypes["updates"][n]): n for n, leaf in about.items()}
+    some = {n: whole[n] for n in forms.values()}
+    optional = {
+        key: {n: jax.ShapeDtypeStruct(some[n].shape, dtypes[n]) for n in some}
+        for key, dtypes in request.dtypes.items()
+        if key != "updates"
+    }
+    state = jax.eval_shape(lambda x: links.init(x, about), some)
+
+    def update(given: Any, leaves: Any, state: Any) -> Any:
+        given = dict(given)
+        params = given.pop("params", None)
+        trees = {key.removeprefix("tree/"): tree for key, tree in given.items()}
+        return links.update(leaves, about, state, params, trees, {})
+
+    result, after = jax.eval_shape(update, optional, some, state)
+    del after
+    results = ("out", "kept") if isinstance(result, Compressed) else ("updates",)
+    return needed(update, optional, some, state), results
+
+
+def _field_cuts(
+    request: Request,
+    name: str,
+    own: Mapping[StateKey, Path],
+    by_path: Mapping[Path, Any],
+    read: set[str],
+    results: Sequence[str],
+) -> dict[tuple[str, Any], Cuts]:
+    """The cuts of everything that travels with a leaf."""
+    leaf = request.about[name]
+    keys = ["updates", *read, *results]
+    found: dict[tuple[str, Any], Cuts] = {(name, k): request.cuts[name] for k in keys}
+    matrices = leaf.view.shapes(leaf.shape)
+    for key, path in own.items():
+        shape, matrix = by_path[path].shape, matrices[key.block]
+        check_batch(name, path, shape, matrix[:-2])
+        if jnp.issubdtype(by_path[path].dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                message(
+                    "sharding",
+                    f"the state {keystr(path)} of {name!r} is a random key",
+                    "numbers, or one key for all matrices",
+                    "Fold the name of the matrix into one key",
+                )
+            )
+        found[name, key] = state_cuts(
+            shape, matrix, leaf, request.cuts[name], request.sizes
+        )
+    return found
+
+
+def _leaf_units(
+    request: Request,
+    name: str,
+    state: Mapping[StateKey, Any],
+    cuts: Mapping[tuple[str, Any], Cuts],
+    read: set[str],
+    results: Sequence[str],
+) -> tuple[LeafUnits, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(a leaf with its units, the axes that cut them and the axes that share them)."""
+    leaf, sizes = request.about[name], request.sizes
+    batch, rows, cols = leaf.view.axes(leaf.shape)
+    by_batch = {n for a in batch for n in request.cuts[name][a]}
+    inside = {n for a in (*rows, *cols) for n in request.cuts[name][a]}
+    _check_axes(request, name, by_batch | inside)
+    cut = tuple(n for n in sizes if n in inside)
+    split = tuple(
+        n for n in request.axes if n not in by_batch | inside and sizes[n] > 1
+    )
+    count = math.prod(
+        leaf.shape[a] // parts_of(request.cuts[name][a], sizes) for a in batch
+    )
+    grain = grain_of(count, parts_of(cut + split, sizes))
+    rest = [a for a in range(len(leaf.shape)) if a not in batch]
+
+    def array(key: str, dtype: Any) -> Field:
+        part = cuts[name, key]
+        shape = tuple(leaf.shape[a] for a in rest)
+        return Field(key, shape, tuple(part[a] for a in rest), jnp.dtype(dtype), batch)
+
+    def number(key: StateKey, x: Any) -> Field:
+        lead = len(batch)
+        part = cuts[name, key][lead:]
+        return Field(key, x.shape[lead:], part, jnp.dtype(x.dtype), tuple(range(lead)))
+
+    states = tuple(number(key, x) for key, x in state.items())
+    dtypes = request.dtypes
+    inputs = [array(k, dtypes[k][name]) for k in ("updates", *sorted(read))]
+    outputs = [array(k, dtypes["updates"][name]) for k in results]
+    kind = Kind(
+        name,
+        Leaf(stacked_view(leaf.view, leaf.shape), leaf.shape),
+        grain,
+        (*inputs, *states),
+        (*outputs, *states),
+        cut,
+        polar_flops(leaf.view, leaf.shape) * grain / max(1, _size(leaf, batch)),
+    )
+    return LeafUnits(name, leaf, kind, count // grain), (cut, split)
+
+
+def _size(leaf: Leaf, axes: Sequence[int]) -> int:
+    return math.prod(leaf.shape[a] for a in axes)
+
+
+def _check_axes(request: Request, name: str, used: set[str]) -> None:
+    """Raises if a leaf is cut over an axis that the place may not use."""
+    foreign = sorted(used - set(request.axes))
+    if foreign:
+        raise ValueError(
+            message(
+                "sharding",
+                f"{name!r} is cut over the mesh axes {foreign}, but the place uses "
+                f"{list(request.axes)} only",
+                "all axes that cut a matrix among them",
+                "Leave axes=None, or add these",
+            )
+        )
