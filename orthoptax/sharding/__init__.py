@@ -6,6 +6,8 @@ that of every named optimizer, `whole_matrices` puts matrices together by one ex
 """
 
 from orthoptax.sharding.automatic import automatic
+from orthoptax.sharding.collectives import Collective
+from orthoptax.sharding.counting import Counted, count
 from orthoptax.sharding.whole import whole_matrices
 
-__all__ = ["automatic", "whole_matrices"]
+__all__ = ["Collective", "Counted", "automatic", "count", "whole_matrices"]
