@@ -100,6 +100,17 @@ class Compressor(optax.GradientTransformationExtraArgs):
     """A transform whose `update` returns a `Compressed` where others return a tree."""
 
 
+class OnParts(optax.GradientTransformationExtraArgs):
+    """A matrix transform that also works where only parts of the matrices are here.
+
+    Its `update` then takes the extra argument `parts`, {matrix name: `Part`}.
+    """
+
+
+class PartCompressor(Compressor, OnParts):
+    """A compressor that also works on parts."""
+
+
 Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 
 

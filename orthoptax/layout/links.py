@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from orthoptax._types import Compressed
+from orthoptax._types import Compressed, Compressor, OnParts
 from orthoptax.layout.view import MatrixView
 
 
@@ -29,9 +29,11 @@ class MatrixLinks:
 
     Args:
       chain: the links, chained; each treats every matrix by itself. Static.
+      on_parts: whether all of them also work on parts of matrices (`OnParts`). Static.
     """
 
     chain: optax.GradientTransformationExtraArgs
+    on_parts: bool = False
 
     def init(self, leaves: Mapping[str, jax.Array], about: Mapping[str, Leaf]) -> Any:
         """The links' state for leaves {name: array in the leaf's own shape}."""
@@ -85,6 +87,35 @@ class MatrixLinks:
         if isinstance(matrices, Compressed):
             return Compressed(*map(lower, matrices)), state
         return lower(matrices), state
+
+
+def linked(*links: optax.GradientTransformation) -> MatrixLinks:
+    """The links chained; those after a compressor work on what goes on (`out`)."""
+    on_parts = all(isinstance(link, OnParts) for link in links)
+    if not any(isinstance(link, Compressor) for link in links):
+        chain = optax.chain(*links) if links else optax.identity()
+        return MatrixLinks(optax.with_extra_args_support(chain), on_parts)
+    each = [optax.with_extra_args_support(link) for link in links]
+
+    def init(params: optax.Params) -> tuple[Any, ...]:
+        return tuple(link.init(params) for link in each)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[Any, tuple[Any, ...]]:
+        kept, states = None, []
+        for link, own in zip(each, state, strict=True):
+            result: Any = link.update(updates, own, params, **extra)
+            updates, after = result
+            states.append(after)
+            if isinstance(updates, Compressed):
+                updates, kept = updates
+        return Compressed(updates, kept), tuple(states)
+
+    return MatrixLinks(optax.GradientTransformationExtraArgs(init, update), on_parts)
 
 
 def split(

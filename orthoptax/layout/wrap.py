@@ -10,7 +10,7 @@ import optax
 from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Layout, Place
 from orthoptax.layout.leaves import parameters
-from orthoptax.layout.links import Leaf, MatrixLinks, here
+from orthoptax.layout.links import Leaf, here, linked
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.tables import flax
 
@@ -38,8 +38,9 @@ def on_matrices(
     matrices pass through.
 
     Args:
-      *links: transforms; none means the identity. The last may be a `Compressor`, both
-        of whose trees then go back to the leaves' shapes. Static.
+      *links: transforms; none means the identity. One may be a `Compressor`: links
+        after it work on what goes on, and both its trees go back to the leaves' shapes.
+        Static.
       layout: which leaves are which matrices; None: `flax()`. Static.
       place: where the links run, for example `orthoptax.sharding.whole_matrices(...)`;
         None: here. Static.
@@ -61,8 +62,7 @@ def on_matrices(
     is_callable("on_matrices", "layout", layout, "flax()")
     place = here if place is None else place
     is_place("on_matrices", place)
-    chain = optax.chain(*links) if links else optax.identity()
-    work = MatrixLinks(optax.with_extra_args_support(chain))
+    work = linked(*links)
 
     def init(params: optax.Params) -> OnMatricesState:
         if not jax.tree.leaves(params):  # a placeholder, or a tree masked whole

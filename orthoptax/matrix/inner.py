@@ -67,6 +67,11 @@ class Inner:
         total = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
         return total if self.axis_name is None else lax.psum(total, self.axis_name)
 
+    def columns(self, x: jax.Array) -> jax.Array:
+        """Sum of |x|^2 down each column, the rows cut: (..., n, r) to (..., 1, r)."""
+        total = jnp.sum(jnp.square(jnp.abs(x)), axis=-2, keepdims=True)
+        return total if self.axis_name is None else lax.psum(total, self.axis_name)
+
     def largest(self, x: jax.Array) -> jax.Array:
         """Largest |x| of the matrix: (..., m, n) to (..., 1, 1), real."""
         top = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0)

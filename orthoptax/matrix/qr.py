@@ -5,9 +5,10 @@ Each constructor returns a `Qr`, a function `qr(x, *, inner=local)`. Work is don
 float32 or wider, per matrix, on P over a power of two near its largest entry, so its
 squares stay in range; the zero matrix maps to zero. With p <= q all are Householder's.
 
-`inner` may sum over a mesh axis that cuts p. Then P^H P (q x q), S P (sketch x q) and
-the largest entry are all that the Cholesky kernels exchange, while they succeed; where
-they fail, and in `householder_qr`, the devices gather the matrix.
+`inner` may sum over a mesh axis that cuts p. Then the randomized kernel exchanges
+P^H P (q x q), S P (sketch x q) and the largest entry; a column that depends on earlier
+ones becomes zero there. The others gather the matrix: whether they need to shows only
+in the numbers, and no collective may stand in a branch.
 """
 
 import math
@@ -25,8 +26,9 @@ from orthoptax.matrix.norms import near_one
 
 _NOISE = 10.0  # roundings of a column's squares that make a pivot worthless
 
-_Factor = Callable[[jax.Array, _inner.Inner], tuple[jax.Array, jax.Array] | None]
-"""Q and the pivots of its last R, or None: leave it to Householder."""
+_Made = tuple[jax.Array, jax.Array | None] | None
+_Factor = Callable[[jax.Array, _inner.Inner], _Made]
+"""Q and the pivots of its last R (None: it cannot fail); or None: use Householder."""
 
 
 def householder_qr() -> Qr:
@@ -126,7 +128,7 @@ def randomized_cholesky_qr(
     in_range("randomized_cholesky_qr", "oversample", oversample, 1.0)
     count("randomized_cholesky_qr", "multiple_of", multiple_of)
 
-    def factor(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array] | None:
+    def factor(x: jax.Array, inner: _inner.Inner) -> _Made:
         rows, cols = x.shape[-2:]
         real = x.real.dtype
         if sketch is None:
@@ -143,9 +145,10 @@ def randomized_cholesky_qr(
                 raise ValueError(_misfit(s.shape, rows, cols))
         s = jnp.broadcast_to(s.astype(x.dtype), (*x.shape[:-2], *s.shape))
         small = inner.product(s, _adjoint(x))  # S P
-        r = jnp.linalg.qr(small, mode="r")
-        x = lax.linalg.triangular_solve(r, x, left_side=False, lower=False)
-        return _cholesky(x, inner)
+        r = _each(lambda x: jnp.linalg.qr(x, mode="r"), small)
+        if inner.axis_name is not None:
+            return _independent(x, r, inner)
+        return _cholesky(_each(_over, r, x), inner)
 
     return _qr(factor)
 
@@ -177,30 +180,53 @@ def _cholesky(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array]:
     h = _adjoint(x)
     gram = inner.product(h, h)
     # JAX's factor is the lower L = R^H; where it breaks down, all of that L is NaN.
-    low = lax.linalg.cholesky(gram, symmetrize_input=False)
-    q = lax.linalg.triangular_solve(
-        low, x, left_side=False, lower=True, transpose_a=True, conjugate_a=True
-    )
+    low = _each(_lower, gram)
+    q = _each(_over_adjoint, low, x)
     pivots, squares = _diagonal(low), _diagonal(gram)
     # A pivot squared is what is left of its column's squares after subtractions.
-    noise = _NOISE * math.sqrt(x.shape[-1]) * float(jnp.finfo(x.dtype).eps)
-    return q, jnp.where(pivots**2 > noise * squares, pivots, jnp.nan)
+    return q, jnp.where(pivots**2 > _noise(x) * squares, pivots, jnp.nan)
+
+
+def _independent(
+    x: jax.Array, r: jax.Array, inner: _inner.Inner
+) -> tuple[jax.Array, None]:
+    """P R^-1 made orthonormal, zero where R says that a column depends on others.
+
+    For matrices whose rows are cut: it cannot fail, so nothing has to be gathered.
+    """
+    pivots = jnp.abs(_diagonal(r))
+    squares = jnp.sum(jnp.abs(r) ** 2, axis=-2)
+    dead = pivots**2 <= _noise(x) * squares
+    one = jnp.where(dead, 1, 0).astype(x.dtype)
+    eye = jnp.eye(r.shape[-1], dtype=x.dtype)
+    r = jnp.where(eye * one[..., None, :] == 1, 1, r)
+    x = _each(_over, r, x)
+    x = jnp.where(dead[..., None, :], 0, x)
+    h = _adjoint(x)
+    gram = inner.product(h, h) + eye * one[..., None, :]
+    return _each(_over_adjoint, _each(_lower, gram), x), None
+
+
+def _noise(x: jax.Array) -> float:
+    """The squared pivot over its column's squares at which it is rounding alone."""
+    return _NOISE * math.sqrt(x.shape[-1]) * float(jnp.finfo(x.dtype).eps)
 
 
 def _twice(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array]:
     return _cholesky(_cholesky(x, inner)[0], inner)
 
 
-def _or_householder(
-    made: tuple[jax.Array, jax.Array] | None, x: jax.Array, inner: _inner.Inner
-) -> jax.Array:
+def _or_householder(made: _Made, x: jax.Array, inner: _inner.Inner) -> jax.Array:
     """What was made, but Householder's Q for each matrix with a NaN pivot."""
     if made is None:
         return _householder(x, inner)
     q, pivots = made
+    if pivots is None:
+        return q
     failed = jnp.any(jnp.isnan(pivots), axis=-1)[..., None, None]
-    # One branch for the whole batch: no reflections at all where nothing failed. The
-    # pivots are the same on every device, so all of them take the same branch.
+    if inner.axis_name is not None:
+        return jnp.where(failed, _householder(x, inner), q)
+    # One branch for the whole batch: no reflections at all where nothing failed.
     return lax.cond(
         jnp.any(failed),
         lambda q, x: jnp.where(failed, _householder(x, inner), q),
@@ -213,11 +239,48 @@ def _or_householder(
 def _householder(x: jax.Array, inner: _inner.Inner) -> jax.Array:
     """Q of the reduced QR; of a matrix whose rows are cut, this device's rows."""
     if inner.axis_name is None:
-        return jnp.linalg.qr(x)[0]
+        return _each(_orthonormal, x)
     whole = lax.all_gather(x, inner.axis_name, axis=x.ndim - 2, tiled=True)
     rows = x.shape[-2]
     start = lax.axis_index(inner.axis_name) * rows
-    return lax.dynamic_slice_in_dim(jnp.linalg.qr(whole)[0], start, rows, axis=-2)
+    q = _each(_orthonormal, whole)
+    return lax.dynamic_slice_in_dim(q, start, rows, axis=-2)
+
+
+def _orthonormal(x: jax.Array) -> jax.Array:
+    return jnp.linalg.qr(x)[0]
+
+
+def _lower(x: jax.Array) -> jax.Array:
+    return lax.linalg.cholesky(x, symmetrize_input=False)
+
+
+def _over(r: jax.Array, x: jax.Array) -> jax.Array:
+    """X R^-1, R upper triangular."""
+    return lax.linalg.triangular_solve(r, x, left_side=False, lower=False)
+
+
+def _over_adjoint(low: jax.Array, x: jax.Array) -> jax.Array:
+    """X L^-H, L lower triangular."""
+    return lax.linalg.triangular_solve(
+        low, x, left_side=False, lower=True, transpose_a=True, conjugate_a=True
+    )
+
+
+def _each(fn: Callable[..., jax.Array], *stacks: jax.Array) -> jax.Array:
+    """fn of every matrix of (..., m, n) stacks, on CPU one after the other.
+
+    There LAPACK calls of a batch that run at the same time (on several devices of one
+    process, say) can wait for each other for ever, as of jaxlib 0.10.2.
+    """
+    lead = stacks[0].shape[:-2]
+    if math.prod(lead) <= 1:
+        return fn(*stacks)
+    flat = [x.reshape(-1, *x.shape[-2:]) for x in stacks]
+    y = lax.platform_dependent(
+        *flat, cpu=lambda *xs: lax.map(lambda x: fn(*x), xs), default=fn
+    )
+    return y.reshape(*lead, *y.shape[-2:])
 
 
 def _diagonal(x: jax.Array) -> jax.Array:

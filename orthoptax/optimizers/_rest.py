@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which optimizer the leaves get that are no matrices, where none was given."""
+"""What a named optimizer does where an argument was not given."""
 
 import optax
 
 from orthoptax import _check
-from orthoptax._types import ShapeRule
+from orthoptax._types import OnParts, ShapeRule
 from orthoptax.transforms.scale_by_shape import match_rms
+
+
+def after_or_nothing(
+    after: optax.GradientTransformation | None,
+) -> optax.GradientTransformation:
+    """`after`, or a link that does nothing, on parts of matrices too."""
+    if after is not None:
+        return after
+    nothing = optax.with_extra_args_support(optax.identity())
+    return OnParts(nothing.init, nothing.update)
 
 
 def rest_or_adamw(

@@ -8,7 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Compressor, Layout, Place, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.error_feedback import error_feedback
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
@@ -95,18 +95,15 @@ def dion(
     layout = flax() if layout is None else layout
     place = automatic if place is None else place
     compressor = low_rank(rank_fraction) if compressor is None else compressor
+    compressor = on_matrices(
+        compressor,
+        scale_by_shape(spectral_norm if shape_rule is None else shape_rule),
+        after_or_nothing(after),
+        layout=layout,
+        place=place,
+    )
     matrix = optax.chain(
-        error_feedback(
-            b1,
-            on_matrices(compressor, layout=layout, place=place),
-            mu_dtype=mu_dtype,
-        ),
-        on_matrices(
-            scale_by_shape(spectral_norm if shape_rule is None else shape_rule),
-            optax.identity() if after is None else after,
-            layout=layout,
-            place=place,
-        ),
+        error_feedback(b1, compressor, mu_dtype=mu_dtype),
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )

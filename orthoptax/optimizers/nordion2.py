@@ -11,7 +11,7 @@ from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import POLAR_EXPRESS_102
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.error_feedback import error_feedback
 from orthoptax.transforms.keep_norm import keep_norm
@@ -107,16 +107,15 @@ def nordion2(
         fraction=fraction,
         axis=ROWS,
     )
+    compressor = on_matrices(
+        rows,
+        scale_by_shape(spectral_norm if shape_rule is None else shape_rule),
+        after_or_nothing(after),
+        layout=layout,
+        place=place,
+    )
     matrix = optax.chain(
-        error_feedback(
-            b1, on_matrices(rows, layout=layout, place=place), mu_dtype=mu_dtype
-        ),
-        on_matrices(
-            scale_by_shape(spectral_norm if shape_rule is None else shape_rule),
-            optax.identity() if after is None else after,
-            layout=layout,
-            place=place,
-        ),
+        error_feedback(b1, compressor, mu_dtype=mu_dtype),
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )

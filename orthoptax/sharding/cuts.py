@@ -103,6 +103,7 @@ def state_cuts(
     leaf: Leaf,
     cuts: Cuts,
     sizes: Mapping[str, int],
+    basis: bool = False,
 ) -> Cuts:
     """How the state of one matrix is cut: like the parameter, where that is possible.
 
@@ -116,6 +117,8 @@ def state_cuts(
       leaf: the parameter and its view.
       cuts: of the parameter.
       sizes: of every mesh axis.
+      basis: a basis of the short side, (*batch, its size, rank): cut as that side is,
+        and along the rank as the other.
     """
     batch, rows, cols = leaf.view.axes(leaf.shape)
     lead = len(batch)
@@ -123,6 +126,13 @@ def state_cuts(
         return tuple(() for _ in shape)
     result = [cuts[a] for a in batch]
     sides = (_merged(rows, leaf, cuts), _merged(cols, leaf, cuts))
+    if basis and len(shape) == lead + 2:
+        side = -1 if shape[-2] == matrix[-1] else -2
+        for size, names in zip(
+            shape[-2:], (sides[side], sides[-3 - side]), strict=True
+        ):
+            result.append(names if names and not size % parts_of(names, sizes) else ())
+        return tuple(result)
     for axis in range(lead, len(shape)):
         # Of (rows, 1), (1, cols), (rows, cols), (rows, rows), ... the same rule.
         side = -1 if axis == len(shape) - 1 and len(shape) - lead > 1 else -2

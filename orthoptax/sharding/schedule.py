@@ -22,6 +22,7 @@ from orthoptax.sharding.units import (
     StateKey,
     check_batch,
     grain_of,
+    is_basis,
     needed,
     polar_flops,
     stacked_view,
@@ -142,7 +143,7 @@ def _field_cuts(
                 )
             )
         found[name, key] = state_cuts(
-            shape, matrix, leaf, request.cuts[name], request.sizes
+            shape, matrix, leaf, request.cuts[name], request.sizes, is_basis(path)
         )
     return found
 
@@ -214,3 +215,46 @@ def _check_axes(request: Request, name: str, used: set[str]) -> None:
                 "Leave axes=None, or add these",
             )
         )
+
+
+def state_cuts_of(
+    where: Any, links: MatrixLinks, leaves: Mapping[str, Any], about: Mapping[str, Leaf]
+) -> dict[Path, Cuts]:
+    """{path of a state: its cuts}, of the states that belong to a matrix."""
+    names = {m: n for n in about for m in matrix_names(n, about[n].view)}
+    whole = {
+        n: jax.ShapeDtypeStruct(leaf.shape, leaves[n].dtype)
+        for n, leaf in about.items()
+    }
+    state = jax.eval_shape(lambda x: links.init(x, about), whole)
+    by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
+    found: dict[Path, Cuts] = {}
+    for name, own in state_index(state, names)[0].items():
+        leaf, cuts = about[name], where.cuts(name, about[name].shape)
+        matrices = leaf.view.shapes(leaf.shape)
+        for key, path in own.items():
+            shape, matrix = by_path[path].shape, matrices[key.block]
+            check_batch(name, path, shape, matrix[:-2])
+            found[path] = state_cuts(
+                shape, matrix, leaf, cuts, where.sizes, is_basis(path)
+            )
+    return found
+
+
+def placed_state(
+    where: Any, links: MatrixLinks, leaves: Mapping[str, Any], about: Mapping[str, Leaf]
+) -> Any:
+    """The links' first state, each part where its cuts say.
+
+    Made from zeros, which are compiled away and so take no memory: a state that depends
+    on the parameters' values would need them whole.
+    """
+    cuts = state_cuts_of(where, links, leaves, about)
+
+    def new() -> Any:
+        zeros = {n: jnp.zeros(about[n].shape, x.dtype) for n, x in leaves.items()}
+        return links.init(zeros, about)
+
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: where.put(x, cuts.get(path)), jax.jit(new)()
+    )

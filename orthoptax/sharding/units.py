@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import DictKey, keystr
+from jax.tree_util import DictKey, GetAttrKey, keystr
 
 from orthoptax._check import message
 from orthoptax.layout.links import Leaf
@@ -142,6 +142,11 @@ def check_batch(name: str, path: Path, shape: Any, lead: tuple[int, ...]) -> Non
                 "Correct the link's init, or take it out of on_matrices",
             )
         )
+
+
+def is_basis(path: Path) -> bool:
+    """Whether a state is `low_rank`'s basis of the short side, by its field's name."""
+    return any(isinstance(p, GetAttrKey) and p.name == "basis" for p in path)
 
 
 def needed(

@@ -15,7 +15,7 @@ from orthoptax.layout.links import Leaf, MatrixLinks
 from orthoptax.sharding.context import Context, by_name, context
 from orthoptax.sharding.cuts import spec_of
 from orthoptax.sharding.device import Work, common_after, perform
-from orthoptax.sharding.schedule import Request, Schedule, schedule
+from orthoptax.sharding.schedule import Request, Schedule, placed_state, schedule
 
 Leaves = Mapping[str, Any]
 
@@ -31,8 +31,10 @@ class WholeMatrices:
 
     def whole(self, name: str, leaf: Any) -> Any:
         """Shape and dtype of the whole leaf."""
+        if name not in (self.specs or {}):
+            return leaf  # no matrix, replicated, or missed when a matrix is asked for
         where = context(self, {name: leaf})
-        if not where.manual or name not in where.specs:
+        if not where.manual:
             return leaf
         shape = where.whole_shape(name, leaf.shape)
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
@@ -43,18 +45,7 @@ class WholeMatrices:
         """The links' state, each part where the place will look for it."""
         if not leaves:
             return links.init(leaves, about)
-        where = context(self, leaves)
-        plan = schedule(self._request(where, links, about, {"updates": leaves}))
-        zeros = {n: jnp.zeros(about[n].shape, x.dtype) for n, x in leaves.items()}
-        state = links.init(zeros, about)
-        cuts = {
-            path: plan.cuts[name, key]
-            for name, own in plan.state.items()
-            for key, path in own.items()
-        }
-        paths, treedef = jax.tree_util.tree_flatten_with_path(state)
-        parts = [where.put(x, cuts.get(path)) for path, x in paths]
-        return jax.tree.unflatten(treedef, parts)
+        return placed_state(context(self, leaves), links, leaves, about)
 
     def update(
         self,
@@ -77,7 +68,7 @@ class WholeMatrices:
         )
         by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
         arrays = {("updates", n): x for n, x in leaves.items()}
-        arrays |= {(k, n): given[k][n] for k in plan.read for n in leaves}
+        arrays |= {(k, n): given[k][n] for k in sorted(plan.read) for n in leaves}
         arrays |= {
             (key, n): by_path[path]
             for n, own in plan.state.items()

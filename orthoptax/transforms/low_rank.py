@@ -4,6 +4,7 @@
 import functools
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +15,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
-from orthoptax._types import Compressed, Compressor, Qr, matrix_link
-from orthoptax.layout.names import map_named
-from orthoptax.matrix.inner import local
+from orthoptax._types import Compressed, Compressor, PartCompressor, Qr, matrix_link
+from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.matrix.norms import near_one
+from orthoptax.matrix.part import Part, whole
 from orthoptax.matrix.qr import randomized_cholesky_qr
 
 
@@ -114,23 +115,39 @@ def low_rank(
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
         **extra: Any,
     ) -> tuple[Compressed, LowRankState]:
         del params, extra
+        basis = named_leaves(state.basis)
+        groups: dict[Any, dict[str, tuple[jax.Array, jax.Array]]] = {}
+        turned: dict[str, bool] = {}
+        for name, u in named_leaves(updates).items():
+            q, part = basis[name], whole(u) if parts is None else parts[name]
+            turned[name] = tall and part.shape[0] < part.shape[1]
+            b, part = (u.mT, part.turned()) if turned[name] else (u, part)
+            b = b.astype(work_dtype(wider(u.dtype, q.dtype)))
+            # Together where their sums then travel together, else each by itself.
+            group = part, b.shape[-2:], b.dtype, name if parts is None else None
+            groups.setdefault(group, {})[name] = b, q.astype(b.dtype)
+        found: dict[str, tuple[jax.Array, ...]] = {}
+        for (part, *_), members in groups.items():
+            width = size(next(iter(members)), part.shape)
+            found |= _stacked(
+                lambda b, q, p=part, r=width: step(b, q, part=p, rank=r, eps=eps),
+                members,
+            )
 
-        def leaf(u: jax.Array, q: jax.Array) -> tuple[jax.Array, ...]:
-            work = work_dtype(wider(u.dtype, q.dtype))
-            turned = tall and u.shape[-2] < u.shape[-1]
-            turn = lambda x: x.mT if turned else x
-            out, kept, new = step(turn(u).astype(work), q.astype(work), eps=eps)
-            back = lambda x: turn(x).astype(u.dtype)
-            return back(out), back(kept), new.astype(q.dtype)
+        def leaf(i: int, name: str, u: jax.Array) -> jax.Array:
+            x = found[name][i]
+            return (x.mT if turned[name] else x).astype(u.dtype)
 
-        triples = jax.tree.map(leaf, updates, state.basis)
-        pick = lambda i: jax.tree.map(lambda _, t: t[i], updates, triples)
-        return Compressed(pick(0), pick(1)), LowRankState(pick(2))
+        out, kept = (map_named(functools.partial(leaf, i), updates) for i in (0, 1))
+        new = lambda name, q: found[name][2].astype(q.dtype)
+        return Compressed(out, kept), LowRankState(map_named(new, state.basis))
 
-    return Compressor(init, update)
+    return PartCompressor(init, update)
 
 
 def _check_rank(fraction: float | None, rank: int | None, unit: int) -> None:
@@ -175,27 +192,68 @@ def _rank(
     return rank
 
 
+def _stacked(fn: Any, members: dict[str, tuple[jax.Array, jax.Array]]) -> Any:
+    """{name: fn(b, q)} of (..., m, n) and (..., n, r) leaves, one stack for all."""
+    if len(members) == 1:
+        ((name, pair),) = members.items()
+        return {name: fn(*pair)}
+    flat = {n: [x.reshape(-1, *x.shape[-2:]) for x in p] for n, p in members.items()}
+    results = fn(*(jnp.concatenate(xs) for xs in zip(*flat.values(), strict=True)))
+    found, start = {}, 0
+    for name, (b, _) in flat.items():
+        rows = [x[start : start + b.shape[0]] for x in results]
+        lead = members[name][0].shape[:-2]
+        found[name] = tuple(x.reshape(*lead, *x.shape[-2:]) for x in rows)
+        start += b.shape[0]
+    return found
+
+
 def _power_step(
     b: jax.Array,
     q: jax.Array,
     *,
+    part: Part,
+    rank: int,
     steps: int,
     qr: Qr,
     eps: ArrayLike,
     precision: lax.PrecisionLike,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(P Q^T, P R^T, Q) of (..., m, n) and its (..., n, rank) basis."""
+    """(P Q^T, P R^T, Q) of (..., m, n) and its (..., n, rank) basis, or parts of them.
+
+    Where the matrix is cut, the basis has the rows that belong to its columns here, and
+    all of its own columns or, as rows are cut, a part of them.
+    """
     product = functools.partial(jnp.matmul, precision=precision)
+    cols, own = part.over_cols(), q.shape[-1]
+    if own != rank:
+        q = lax.all_gather(q, part.rows, axis=q.ndim - 1, tiled=True)
     r, p = q, b
     for _ in range(steps):
-        p = qr(product(b, near_one(r, local)))  # a power of two, no digit moves
-        r = product(b.mT, p)
-    scaled = near_one(r, local)
-    norms = jnp.linalg.norm(scaled, axis=-2, keepdims=True)
-    noise = max(b.shape[-2:]) * jnp.finfo(b.dtype).eps
+        near = near_one(r, cols)  # a power of two, no digit moves
+        p = _orthonormal(product(b, near), part, qr)
+        r = part.total(product(b.mT, p), part.rows)
+    scaled = near_one(r, cols)
+    norms = jnp.sqrt(cols.columns(scaled))
+    noise = max(part.shape) * jnp.finfo(b.dtype).eps
     dead = norms <= noise * jnp.max(norms, axis=-1, keepdims=True, initial=0)
-    unit = local.largest(r) / jnp.where(dead, 1, local.largest(scaled))
+    unit = cols.largest(r) / jnp.where(dead, 1, cols.largest(scaled))
     lengths = norms + jnp.asarray(eps).astype(b.dtype) / jnp.where(dead, 1, unit)
     fresh = scaled / jnp.where(dead, 1, lengths)
     out = product(p, jnp.where(dead, 0, fresh).mT)
-    return out, product(p, r.mT), jnp.where(dead, q, fresh)
+    new = jnp.where(dead, q, fresh)
+    if own != rank:
+        start = lax.axis_index(part.rows) * own
+        new = lax.dynamic_slice_in_dim(new, start, own, axis=-1)
+    return out, product(p, r.mT), new
+
+
+def _orthonormal(p: jax.Array, part: Part, qr: Qr) -> jax.Array:
+    """Orthonormal columns of the sum of everyone's P; stacks are shared out."""
+    stack = p.reshape(-1, *p.shape[-2:])
+    rows = {"inner": part.over_rows()} if part.rows else {}
+    shared = part.share(stack, part.cols)
+    if shared is None:
+        return qr(part.total(p, part.cols), **rows)
+    own, short = shared
+    return part.unshare(qr(own, **rows), part.cols, short).reshape(p.shape)

@@ -2,6 +2,7 @@
 """A factor read off each matrix's shape, and the published rules for it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,8 +10,9 @@ import optax
 
 from orthoptax._check import is_callable, is_matrix
 from orthoptax._dtypes import times
-from orthoptax._types import ShapeRule, matrix_link
+from orthoptax._types import OnParts, ShapeRule, matrix_link
 from orthoptax.layout.names import map_named
+from orthoptax.matrix.part import Part
 
 
 def match_rms(rows: int, cols: int, shape: tuple[int, ...]) -> float:
@@ -107,6 +109,7 @@ def scale_by_shape(
         params: optax.Params | None = None,
         *,
         leaf_shapes: dict[str, tuple[int, ...]] | None = None,
+        parts: Mapping[str, Part] | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra
@@ -114,9 +117,9 @@ def scale_by_shape(
 
         def leaf(name: str, u: jax.Array) -> jax.Array:
             is_matrix("scale_by_shape", name, u.shape)
-            rows, cols = u.shape[-2:]
+            rows, cols = u.shape[-2:] if parts is None else parts[name].shape
             return times(u, rule(rows, cols, whole.get(name, u.shape)))
 
         return map_named(leaf, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnParts(init, update)
