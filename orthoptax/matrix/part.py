@@ -54,6 +54,13 @@ class Part:
         summed = axes + self.replicas
         return self._mean(lax.psum(x, summed)) if summed else x
 
+    def average(self, x: jax.Array) -> tuple[jax.Array, "Part"]:
+        """The mean over the replicas, and the part of it: there are none any more."""
+        if not self.replicas:
+            return x, self
+        mean = self._mean(lax.psum(x, self.replicas))
+        return mean, dataclasses.replace(self, replicas=())
+
     def share(self, x: jax.Array, axes: Axes) -> tuple[jax.Array, int] | None:
         """`total` of a (batch, ...) stack, each device a share of the batch.
 

@@ -95,7 +95,7 @@ def dion(
     layout = flax() if layout is None else layout
     place = automatic if place is None else place
     compressor = low_rank(rank_fraction) if compressor is None else compressor
-    compressor = on_matrices(
+    lifted = on_matrices(
         compressor,
         scale_by_shape(spectral_norm if shape_rule is None else shape_rule),
         after_or_nothing(after),
@@ -103,7 +103,7 @@ def dion(
         place=place,
     )
     matrix = optax.chain(
-        error_feedback(b1, compressor, mu_dtype=mu_dtype),
+        error_feedback(b1, lifted, mu_dtype=mu_dtype),
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )

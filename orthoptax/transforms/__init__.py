@@ -2,6 +2,11 @@
 """Links of optax.chain, one idea each."""
 
 from orthoptax.transforms.adagrad_norm import adagrad_norm
+from orthoptax.transforms.choices import (
+    largest_slices,
+    largest_slices_by_shard,
+    random_slices,
+)
 from orthoptax.transforms.divide_by_norm import divide_by_norm, divide_columns
 from orthoptax.transforms.energy_scale import energy_scale
 from orthoptax.transforms.error_feedback import error_feedback, whole
@@ -33,11 +38,7 @@ from orthoptax.transforms.scale_by_shape import (
 from orthoptax.transforms.second_moment import second_moment
 from orthoptax.transforms.sign import sign
 from orthoptax.transforms.soft_threshold import soft_threshold
-from orthoptax.transforms.submatrix import (
-    largest_slices,
-    random_slices,
-    submatrix,
-)
+from orthoptax.transforms.submatrix import submatrix
 from orthoptax.transforms.weight_decay import (
     cautious,
     decay_after,
@@ -63,6 +64,7 @@ __all__ = [
     "keep_norm",
     "l2",
     "largest_slices",
+    "largest_slices_by_shard",
     "lmo",
     "low_rank",
     "match_rms",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrapper: a link's output at the Frobenius norm of its input."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from orthoptax._check import in_range, is_matrix
+from orthoptax._check import count, in_range, is_matrix
 from orthoptax._types import matrix_link
 from orthoptax.layout.names import named_leaves
 from orthoptax.matrix.running import divide, norm
@@ -21,6 +22,7 @@ def keep_norm(
     *,
     eps: ArrayLike = 0.0,
     floor: ArrayLike = 0.0,
+    shards: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescales what a link makes of each matrix to the norm the matrix came with.
 
@@ -34,6 +36,9 @@ def keep_norm(
       inner: a link; None: the identity. Static.
       eps: added to the norm divided by, for parity with an author's code. Traceable.
       floor: least norm divided by, likewise. Traceable.
+      shards: rows are cut into so many, ceil(rows / shards) each, and every shard keeps
+        its own norm, as sharded code of the authors does. The result then depends on
+        the number of devices they had; 1 is exact. Static.
     State: that of `inner`.
     Returns: a `GradientTransformationExtraArgs` for trees of (..., rows, cols) leaves,
       as `on_matrices` makes them. A zero W stays zero.
@@ -49,12 +54,22 @@ def keep_norm(
     """
     in_range("keep_norm", "eps", eps)
     in_range("keep_norm", "floor", floor)
+    count("keep_norm", "shards", shards)
 
-    def rescale(before: jax.Array, after: jax.Array) -> jax.Array:
+    def shard(before: jax.Array, after: jax.Array) -> jax.Array:
         size = norm(after)
         least, extra = (jnp.asarray(x).astype(size.dtype) for x in (floor, eps))
         divisor = (jnp.maximum(size, least) + extra).astype(after.dtype)
         return divide(after, divisor) * norm(before).astype(after.dtype)
+
+    def rescale(before: jax.Array, after: jax.Array) -> jax.Array:
+        if shards == 1:
+            return shard(before, after)
+        rows = before.shape[-2]
+        length = math.ceil(rows / shards)
+        cuts = [slice(i, i + length) for i in range(0, rows, length)]
+        parts = [shard(before[..., c, :], after[..., c, :]) for c in cuts]
+        return jnp.concatenate(parts, axis=-2)
 
     link = with_input(inner, rescale)
 

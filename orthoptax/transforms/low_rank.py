@@ -225,6 +225,8 @@ def _power_step(
     all of its own columns or, as rows are cut, a part of them.
     """
     product = functools.partial(jnp.matmul, precision=precision)
+    if sum(part.shape) * rank >= math.prod(part.shape):  # the factors are no smaller
+        b, part = part.average(b)
     cols, own = part.over_cols(), q.shape[-1]
     if own != rank:
         q = lax.all_gather(q, part.rows, axis=q.ndim - 1, tiled=True)

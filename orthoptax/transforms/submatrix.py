@@ -2,14 +2,12 @@
 """Links run on the rows (or columns) that matter most: Dion2's compressor."""
 
 import math
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.tree_util import DictKey
 
 from orthoptax import _check
@@ -17,9 +15,7 @@ from orthoptax._dtypes import work_dtype
 from orthoptax._types import Compressed, Compressor, matrix_link
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.wrap import map_if_like
-
-Choose = Callable[[jax.Array, int, jax.Array, str], jax.Array]
-"""choose(scores (..., size), k, count, matrix name): k indices (..., k) a matrix."""
+from orthoptax.transforms.choices import Choose, largest_slices
 
 Chosen = tuple[int, jax.Array]
 """An axis, counted from the first, and the indices (..., k) chosen along it."""
@@ -127,56 +123,6 @@ def submatrix(
         )
 
     return Compressor(init, update)
-
-
-def largest_slices(scores: jax.Array, k: int, count: jax.Array, name: str) -> jax.Array:
-    """The k slices of the largest scores.
-
-    Args:
-      scores: (..., size), the sum of |entries| of each slice.
-      k: how many; static.
-      count: not used.
-      name: not used.
-    Returns: indices (..., k).
-    Example:
-      >>> scores = jnp.asarray([3.0, 1.0, 2.0])
-      >>> largest_slices(scores, 2, jnp.zeros((), jnp.int32), "w").tolist()
-      [0, 2]
-
-    Source: code microsoft/dion@0a059a4, dion2.py.
-    """
-    del count, name
-    return lax.top_k(scores, k)[1]
-
-
-def random_slices(
-    scores: jax.Array,
-    k: int,
-    count: jax.Array,
-    name: str,
-    *,
-    key: jax.Array | None = None,
-) -> jax.Array:
-    """k slices drawn evenly, anew for each matrix and update.
-
-    Args:
-      scores: (..., size); only its shape matters.
-      k: how many; static.
-      count: completed updates, folded into the key.
-      name: of the matrix, folded into the key.
-      key: a typed key; None: `jax.random.key(0)`. For another pass
-        `functools.partial(random_slices, key=...)`.
-    Returns: indices (..., k), all different.
-    Example:
-      >>> drawn = random_slices(jnp.zeros(3), 3, jnp.zeros((), jnp.int32), "w")
-      >>> sorted(drawn.tolist())
-      [0, 1, 2]
-
-    Source: Ahn et al., Dion2, arXiv:2512.16928, the random variant.
-    """
-    key = jax.random.key(0) if key is None else key
-    key = jax.random.fold_in(jax.random.fold_in(key, zlib.crc32(name.encode())), count)
-    return lax.top_k(jax.random.uniform(key, scores.shape), k)[1]
 
 
 def _pick(
