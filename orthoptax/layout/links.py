@@ -30,10 +30,12 @@ class MatrixLinks:
     Args:
       chain: the links, chained; each treats every matrix by itself. Static.
       on_parts: whether all of them also work on parts of matrices (`OnParts`). Static.
+      compresses: whether one of them is a `Compressor`. Static.
     """
 
     chain: optax.GradientTransformationExtraArgs
     on_parts: bool = False
+    compresses: bool = False
 
     def init(self, leaves: Mapping[str, jax.Array], about: Mapping[str, Leaf]) -> Any:
         """The links' state for leaves {name: array in the leaf's own shape}."""
@@ -115,7 +117,9 @@ def linked(*links: optax.GradientTransformation) -> MatrixLinks:
                 updates, kept = updates
         return Compressed(updates, kept), tuple(states)
 
-    return MatrixLinks(optax.GradientTransformationExtraArgs(init, update), on_parts)
+    return MatrixLinks(
+        optax.GradientTransformationExtraArgs(init, update), on_parts, True
+    )
 
 
 def split(

@@ -3,11 +3,15 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from orthoptax.matrix.inner import Inner
+from orthoptax.matrix.running import norm, power_of_two
 
 Axes = tuple[str, ...]
 
@@ -84,6 +88,50 @@ class Part:
 
     def _mean(self, x: jax.Array) -> jax.Array:
         return x / math.prod(lax.axis_size(name) for name in self.replicas)
+
+
+def norms(
+    xs: Mapping[Any, jax.Array], parts: Mapping[Any, Part] | None = None
+) -> dict[Any, jax.Array]:
+    """The Frobenius norm of each matrix, (..., 1, 1), real.
+
+    Of matrices that are cut, all norms together cost two reductions a set of mesh axes.
+
+    Args:
+      xs: {name: (..., rows, cols)}, or parts of them.
+      parts: {name: how it lies}; None: all are whole.
+    """
+    if parts is None:
+        return {name: norm(x) for name, x in xs.items()}
+    largest = lambda x: jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0)
+    tops = _reduced(lax.pmax, {n: largest(x) for n, x in xs.items()}, parts)
+    units = {n: power_of_two(x) for n, x in tops.items()}
+    total = lambda x: jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
+    squares = {n: total(x / units[n].astype(x.dtype)) for n, x in xs.items()}
+    sums = _reduced(lax.psum, squares, parts)
+    return {n: units[n] * jnp.sqrt(x) for n, x in sums.items()}
+
+
+def _reduced(
+    op: Callable[..., jax.Array],
+    xs: Mapping[Any, jax.Array],
+    parts: Mapping[Any, Part],
+) -> dict[Any, jax.Array]:
+    """Each array reduced over the axes that cut its matrix, once a set of axes."""
+    result = dict(xs)
+    groups: dict[Any, list[Any]] = {}
+    for name, x in xs.items():
+        axes = tuple(sorted(parts[name].rows + parts[name].cols))
+        if axes:
+            groups.setdefault((axes, x.dtype), []).append(name)
+    for (axes, _), names in groups.items():
+        flat = op(jnp.concatenate([xs[n].reshape(-1) for n in names]), axes)
+        start = 0
+        for n in names:
+            size = xs[n].size
+            result[n] = flat[start : start + size].reshape(xs[n].shape)
+            start += size
+    return result
 
 
 def whole(x: jax.Array) -> Part:

@@ -6,6 +6,8 @@ after the step and before it, (..., rows, cols), and of their Frobenius norm at 
 first step, (..., 1, 1).
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -17,7 +19,7 @@ from orthoptax.matrix.inner import local
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.orientation import small_side_first
-from orthoptax.matrix.running import norm
+from orthoptax.matrix.running import divide, norm
 from orthoptax.matrix.schedules import QUINTIC
 
 
@@ -41,14 +43,36 @@ def sphere(radius: ArrayLike | None = None) -> Projection:
     if radius is not None:
         in_range("sphere", "radius", radius)
 
-    def project(new: jax.Array, old: jax.Array, start: jax.Array) -> jax.Array:
-        unit = frobenius()(new, local).x
-        if radius is not None:
-            return jnp.asarray(radius).astype(new.dtype) * unit
-        still = jnp.all(new == old, axis=(-2, -1), keepdims=True)
-        return jnp.where(still, old, start.astype(new.dtype) * unit)
+    return _Sphere(radius)
 
-    return project
+
+@dataclasses.dataclass(frozen=True)
+class _Sphere:
+    """See `sphere`."""
+
+    radius: ArrayLike | None
+
+    def __call__(self, new: jax.Array, old: jax.Array, start: jax.Array) -> jax.Array:
+        still = jnp.all(new == old, axis=(-2, -1), keepdims=True)
+        return self._scaled(frobenius()(new, local).x, old, start, still)
+
+    def by_norm(
+        self,
+        new: jax.Array,
+        old: jax.Array,
+        start: jax.Array,
+        size: jax.Array,
+        step: jax.Array,
+    ) -> jax.Array:
+        """The same of parts of matrices, given the norms of `new` and of the step."""
+        return self._scaled(divide(new, size.astype(new.dtype)), old, start, step == 0)
+
+    def _scaled(
+        self, unit: jax.Array, old: jax.Array, start: jax.Array, still: jax.Array
+    ) -> jax.Array:
+        if self.radius is not None:
+            return jnp.asarray(self.radius).astype(unit.dtype) * unit
+        return jnp.where(still, old, start.astype(unit.dtype) * unit)
 
 
 def stiefel(polar: Polar | None = None) -> Projection:

@@ -8,7 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Polar
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -98,7 +98,7 @@ def adamuon(
         second_moment(b1 if b2 is None else b2, eps=eps, nu_dtype=nu_dtype),
         on_matrices(
             rms_align(0.2, eps=eps),
-            optax.identity() if after is None else after,
+            after_or_nothing(after),
             layout=layout,
             place=place,
         ),

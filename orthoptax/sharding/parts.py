@@ -83,12 +83,12 @@ class InParts:
         )
         like = lambda tree: None if tree is None else spec
         inputs = (spec, states, like(params), dict.fromkeys(trees, spec))
-        compressed = _compresses(links, about, leaves)
-        outputs = (spec, spec, states) if compressed else (spec, states)
+        twice = links.compresses
+        outputs = (spec, spec, states) if twice else (spec, states)
         *results, after = where.run(body, inputs, outputs)(
             dict(leaves), state, params, dict(trees)
         )
-        return (Compressed(*results) if compressed else results[0]), after
+        return (Compressed(*results) if twice else results[0]), after
 
 
 def in_parts(
@@ -165,13 +165,17 @@ def _parts(
     ]
 
 
-def _compresses(links: MatrixLinks, about: Mapping[str, Leaf], leaves: Leaves) -> bool:
-    """Whether the links return two trees."""
-    name = next(iter(leaves))
-    one = {name: jax.ShapeDtypeStruct(about[name].shape, dtype_of(leaves[name]))}
-    state = jax.eval_shape(lambda x: links.init(x, about), one)
-    result, _ = jax.eval_shape(lambda x, s: links.update(x, about, s, x), one, state)
-    return isinstance(result, Compressed)
+def stays(
+    links: MatrixLinks, about: Mapping[str, Leaf], cuts: Mapping[str, Cuts]
+) -> bool:
+    """Whether links measure matrices only, so that these can stay where they are."""
+    if not links.on_parts or links.compresses:
+        return False
+    for name, leaf in about.items():
+        rows = leaf.view.axes(leaf.shape)[1]
+        if leaf.view.blocks and any(cuts[name][a] for a in rows):
+            return False
+    return True
 
 
 def _check_links(links: MatrixLinks, leaves: Leaves) -> None:

@@ -15,6 +15,7 @@ from orthoptax.layout.links import Leaf, MatrixLinks
 from orthoptax.sharding.context import Context, by_name, context
 from orthoptax.sharding.cuts import spec_of
 from orthoptax.sharding.device import Work, common_after, perform
+from orthoptax.sharding.parts import InParts, stays
 from orthoptax.sharding.schedule import Request, Schedule, placed_state, schedule
 
 Leaves = Mapping[str, Any]
@@ -61,6 +62,10 @@ class WholeMatrices:
         if not leaves:
             return links.update(leaves, about, state, params, trees, extra)
         where = context(self, leaves)
+        cuts = {n: where.cuts(n, leaf.shape) for n, leaf in about.items()}
+        if stays(links, about, cuts):
+            place = InParts(self.specs, self.mesh, self.axes)
+            return place.update(links, leaves, about, state, params, trees, extra)
         given = {} if params is None else {"params": params}
         given |= {f"tree/{key}": tree for key, tree in trees.items()}
         plan = schedule(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps whose arrival is a projected weight: the last link of a chain."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,9 @@ import optax
 
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
-from orthoptax._types import Projection, matrix_link, step_link
+from orthoptax._types import OnParts, Projection, matrix_link, step_link
 from orthoptax.layout.names import map_named, named_leaves
+from orthoptax.matrix.part import Part, norms
 from orthoptax.matrix.projections import sphere
 from orthoptax.matrix.running import norm
 
@@ -69,26 +71,47 @@ def project_weights(
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, ProjectWeightsState]:
         del extra
         _check.has_params("project_weights", params)
-        began = lambda w, start: jnp.where(
-            start == 0, _size(w).astype(start.dtype), start
-        )
-        first = jax.tree.map(began, params, state.norm)
-
-        def leaf(name: str, u: jax.Array, w: jax.Array, start: jax.Array) -> jax.Array:
+        steps, weights = named_leaves(updates), named_leaves(params)
+        old, new = {}, {}
+        for name, u in steps.items():
             _check.is_matrix("project_weights", name, u.shape)
-            work = work_dtype(wider(u.dtype, w.dtype))
-            old = w.astype(work)
-            new = projection(old + u.astype(work), old, start)
-            return (new - old).astype(u.dtype)
+            w = weights[name]
+            old[name] = w.astype(work_dtype(wider(u.dtype, w.dtype)))
+            new[name] = old[name] + u.astype(old[name].dtype)
+        known: dict[Any, jax.Array] = {}
+        if parts is not None:  # of cut matrices all norms at once
+            work = lambda x: x.astype(work_dtype(x.dtype))
+            trees = {"new": new, "step": steps, "old": weights}
+            asked = {(k, n): work(x) for k, t in trees.items() for n, x in t.items()}
+            known = norms(asked, {key: parts[key[1]] for key in asked})
 
-        results = map_named(leaf, updates, params, first)
-        return results, ProjectWeightsState(first)
+        def began(name: str, w: jax.Array, start: jax.Array) -> jax.Array:
+            size = known["old", name] if known else _size(w)
+            return jnp.where(start == 0, size.astype(start.dtype), start)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+        first = map_named(began, params, state.norm)
+        starts = named_leaves(first)
+
+        def leaf(name: str, u: jax.Array) -> jax.Array:
+            given = new[name], old[name], starts[name]
+            if known:
+                sizes = known["new", name], known["step", name]
+                end = by_norm(*given, *sizes)
+            else:
+                end = projection(*given)
+            return (end - old[name]).astype(u.dtype)
+
+        return map_named(leaf, updates), ProjectWeightsState(first)
+
+    by_norm: Any = getattr(projection, "by_norm", None)
+    kind = optax.GradientTransformationExtraArgs if by_norm is None else OnParts
+    return kind(init, update)
 
 
 def _size(w: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 """A fixed root-mean-square for every matrix."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,9 +12,10 @@ from jax.typing import ArrayLike
 
 from orthoptax._check import in_range, is_matrix
 from orthoptax._dtypes import work_dtype
-from orthoptax._types import matrix_link
-from orthoptax.layout.names import map_named
-from orthoptax.matrix.running import divide, norm
+from orthoptax._types import OnParts, matrix_link
+from orthoptax.layout.names import map_named, named_leaves
+from orthoptax.matrix.part import Part, norms
+from orthoptax.matrix.running import divide
 
 
 @matrix_link
@@ -52,19 +54,25 @@ def rms_align(
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
         **extra: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra
+        xs = {}
+        for name, u in named_leaves(updates).items():
+            is_matrix("rms_align", name, u.shape)
+            xs[name] = u.astype(work_dtype(u.dtype))
+        sizes = norms(xs, parts)
 
         def leaf(name: str, u: jax.Array) -> jax.Array:
-            is_matrix("rms_align", name, u.shape)
-            x = u.astype(work_dtype(u.dtype))
-            size = norm(x)
+            x, size = xs[name], sizes[name]
             size = size + jnp.asarray(eps).astype(size.dtype)
-            wanted = math.sqrt(math.prod(u.shape[-2:])) * jnp.asarray(target)
+            shape = u.shape[-2:] if parts is None else parts[name].shape
+            wanted = math.sqrt(math.prod(shape)) * jnp.asarray(target)
             unit = divide(x, size.astype(x.dtype))
             return (unit * wanted.astype(x.dtype)).astype(u.dtype)
 
         return map_named(leaf, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnParts(init, update)
