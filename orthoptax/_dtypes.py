@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which dtype work is done in; nothing here reads a process-wide setting."""
+"""Which dtype work is done in, and zeros; nothing reads a process-wide setting."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import core
+from jax.experimental.shard_alike import shard_alike
 from jax.typing import ArrayLike, DTypeLike
 
 
@@ -30,3 +32,12 @@ def times(x: jax.Array, factor: ArrayLike) -> jax.Array:
     """x * factor, computed no narrower than float32 and returned in x's dtype."""
     work = work_dtype(x.dtype)
     return (x.astype(work) * jnp.asarray(factor).astype(work)).astype(x.dtype)
+
+
+def zeros_beside(p: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
+    """Zeros of a parameter's shape that lie where it lies, under jit too.
+
+    There `zeros_like` alone is a constant, which every device of a mesh gets whole.
+    """
+    zeros = jnp.zeros_like(p, dtype=dtype)
+    return shard_alike(p, zeros)[1] if isinstance(p, core.Tracer) else zeros

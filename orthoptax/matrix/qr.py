@@ -194,9 +194,9 @@ def _independent(
 
     For matrices whose rows are cut: it cannot fail, so nothing has to be gathered.
     """
-    pivots = jnp.abs(_diagonal(r))
-    squares = jnp.sum(jnp.abs(r) ** 2, axis=-2)
-    dead = pivots**2 <= _noise(x) * squares
+    lengths = jnp.linalg.norm(r, axis=-2)
+    noise = 2 * math.sqrt(r.shape[-1]) * float(jnp.finfo(x.dtype).eps)
+    dead = jnp.abs(_diagonal(r)) <= noise * lengths
     one = jnp.where(dead, 1, 0).astype(x.dtype)
     eye = jnp.eye(r.shape[-1], dtype=x.dtype)
     r = jnp.where(eye * one[..., None, :] == 1, 1, r)

@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from orthoptax._types import Compressed
-from orthoptax.layout.links import MatrixLinks, matrix_names
 from orthoptax.sharding.context import varying
 from orthoptax.sharding.exchange import Exchange, Signature
 from orthoptax.sharding.packing import (
@@ -23,81 +21,30 @@ from orthoptax.sharding.packing import (
     pack_leaf,
     unpack_leaf,
 )
-from orthoptax.sharding.units import Kind, Path, StateKey
+from orthoptax.sharding.units import Path
+from orthoptax.sharding.work import Arrays, Work
 
-Arrays = dict[Any, jax.Array]
 
+def perform_all(
+    exchanges: Sequence[Exchange], work: Work, arrays: Mapping[Any, jax.Array]
+) -> tuple[dict[Any, jax.Array], dict[Path, jax.Array]]:
+    """Every exchange, one after the other.
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """The links, as kinds of whole matrices see them.
-
-    common: states that belong to no matrix, by path. extra: arguments passed on as they
-    are. given: 'params' if the links are given parameters, 'tree/...' for each tree.
+    Args:
+      exchanges: of different leaves.
+      work: the links.
+      arrays: {(field key, leaf name): this device's part}.
+    Returns: (the outputs in the same form, the new states that belong to no matrix).
     """
-
-    links: MatrixLinks
-    common: Mapping[Path, Any]
-    extra: Mapping[str, Any]
-    given: frozenset[str]
-
-    def run(self, stacks: Mapping[Kind, Arrays]) -> tuple[dict[Kind, Arrays], dict]:
-        """One update of stacks of whole matrices, {kind: {field key: array}}.
-
-        Returns: (outputs in the same form, new common states by path).
-        """
-        leaves = {k.name: a["updates"] for k, a in stacks.items()}
-        about = {k.name: k.leaf for k in stacks}
-        params = None
-        if "params" in self.given:
-            # What the links do not read did not travel; they get a stand-in.
-            params = {k.name: a.get("params", a["updates"]) for k, a in stacks.items()}
-        trees = {
-            key.removeprefix("tree/"): {
-                k.name: a.get(key, a["updates"]) for k, a in stacks.items()
-            }
-            for key in self.given - {"params"}
-        }
-        result, new = self.links.update(
-            leaves, about, self._state(stacks), params, trees, self.extra
-        )
-        return self._outputs(stacks, result, new)
-
-    def _state(self, stacks: Mapping[Kind, Arrays]) -> Any:
-        """The links' state, of the kinds alone."""
-        abstract = {
-            k.name: jax.ShapeDtypeStruct(a["updates"].shape, a["updates"].dtype)
-            for k, a in stacks.items()
-        }
-        about = {k.name: k.leaf for k in stacks}
-        shapes = jax.eval_shape(lambda x: self.links.init(x, about), abstract)
-        known = dict(self.common)
-        for kind, arrays in stacks.items():
-            names = matrix_names(kind.name, kind.leaf.view)
-            for key, x in arrays.items():
-                if isinstance(key, StateKey):
-                    known[key.path(names)] = x
-        paths, treedef = jax.tree_util.tree_flatten_with_path(shapes)
-        return jax.tree.unflatten(treedef, [known[path] for path, _ in paths])
-
-    def _outputs(
-        self, stacks: Mapping[Kind, Arrays], result: Any, new: Any
-    ) -> tuple[dict[Kind, Arrays], dict]:
-        """Results and states, sorted by kind."""
-        after = dict(jax.tree_util.tree_flatten_with_path(new)[0])
-        outputs: dict[Kind, Arrays] = {}
-        for kind in stacks:
-            names = matrix_names(kind.name, kind.leaf.view)
-            arrays: Arrays = {}
-            for field in kind.outputs:
-                if isinstance(field.key, StateKey):
-                    arrays[field.key] = after[field.key.path(names)]
-                elif isinstance(result, Compressed):
-                    arrays[field.key] = getattr(result, str(field.key))[kind.name]
-                else:
-                    arrays[field.key] = result[kind.name]
-            outputs[kind] = arrays
-        return outputs, {path: after[path] for path in self.common}
+    here: dict[str, Arrays] = {}
+    for (key, name), part in arrays.items():
+        here.setdefault(name, {})[key] = part
+    done: dict[Any, jax.Array] = {}
+    for exchange in exchanges:
+        own = {x.name: here[x.name] for x in exchange.leaves}
+        for name, outputs in perform(exchange, work, own).items():
+            done |= {(key, name): x for key, x in outputs.items()}
+    return done, common_after(exchanges[0], work)
 
 
 def common_after(exchange: Exchange, work: Work) -> dict[Path, jax.Array]:

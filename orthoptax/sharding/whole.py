@@ -14,9 +14,10 @@ from orthoptax._types import Compressed
 from orthoptax.layout.links import Leaf, MatrixLinks
 from orthoptax.sharding.context import Context, by_name, context
 from orthoptax.sharding.cuts import spec_of
-from orthoptax.sharding.device import Work, common_after, perform
+from orthoptax.sharding.device import perform_all
 from orthoptax.sharding.parts import InParts, stays
 from orthoptax.sharding.schedule import Request, Schedule, placed_state, schedule
+from orthoptax.sharding.work import Work
 
 Leaves = Mapping[str, Any]
 
@@ -83,20 +84,10 @@ class WholeMatrices:
         work = lambda common: Work(links, common, extra, frozenset(given))
 
         def body(parts: list[jax.Array], common: list[jax.Array]) -> Any:
-            here: dict[str, dict[Any, jax.Array]] = {n: {} for n in leaves}
-            for (key, name), part in zip(order, parts, strict=True):
-                here[name][key] = part
+            given = dict(zip(order, parts, strict=True))
             run = work(dict(zip(plan.common, common, strict=True)))
-            done: dict[str, dict[Any, jax.Array]] = {}
-            for exchange in plan.exchanges:
-                done |= perform(
-                    exchange, run, {x.name: here[x.name] for x in exchange.leaves}
-                )
-            after = common_after(plan.exchanges[0], run)
-            return (
-                [done[name][key] for key, name in outs],
-                [after[path] for path in plan.common],
-            )
+            done, after = perform_all(plan.exchanges, run, given)
+            return [done[key] for key in outs], [after[path] for path in plan.common]
 
         outs = [
             (f.key, x.name)

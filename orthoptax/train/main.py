@@ -11,8 +11,13 @@ from orthoptax._check import message
 from orthoptax.train.ablate import ablate
 from orthoptax.train.compare import compare
 from orthoptax.train.config import Ablate, Compare, UsageError
+from orthoptax.train.plan import PlanSettings, plan
 
-COMMANDS = {"compare": (Compare, compare), "ablate": (Ablate, ablate)}
+COMMANDS = {
+    "compare": (Compare, compare),
+    "ablate": (Ablate, ablate),
+    "plan": (PlanSettings, plan),
+}
 USAGE = 2  # exit status of a mistake in the command, as argparse has it
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -39,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return USAGE
     except KeyboardInterrupt:
+        if not hasattr(settings, "resume"):
+            return INTERRUPTED
         again = [word for word in words if word != "--resume"]
         command = shlex.join(["python", "-m", "orthoptax", *again, "--resume"])
         print(f"\nInterrupted. To continue: {command}", file=sys.stderr)

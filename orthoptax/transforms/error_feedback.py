@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax._check import in_range, message
-from orthoptax._dtypes import wider, work_dtype
+from orthoptax._dtypes import wider, work_dtype, zeros_beside
 from orthoptax._types import Compressed, Compressor
 
 
@@ -92,7 +92,7 @@ def error_feedback(
     inner = optax.with_extra_args_support(whole() if compressor is None else compressor)
 
     def init(params: optax.Params) -> ErrorFeedbackState:
-        zeros = lambda p: jnp.zeros_like(p, dtype=mu_dtype or p.dtype)
+        zeros = lambda p: zeros_beside(p, mu_dtype or p.dtype)
         return ErrorFeedbackState(
             jnp.zeros((), jnp.int32), jax.tree.map(zeros, params), inner.init(params)
         )

@@ -89,14 +89,13 @@ def low_rank(
     """
     if rank is None:
         rank_fraction = 1.0 if rank_fraction is None else rank_fraction
-    _check_rank(rank_fraction, rank, multiple_of)
-    _check.count("low_rank", "steps", steps)
+    _check_rank(rank_fraction, rank, multiple_of, steps)
     _check.in_range("low_rank", "eps", eps)
     qr = randomized_cholesky_qr() if qr is None else qr
     _check.is_callable("low_rank", "qr", qr, "householder_qr()")
-    precision = lax.Precision.HIGHEST if precision is None else precision
     size = functools.partial(_rank, fraction=rank_fraction, rank=rank, unit=multiple_of)
-    step = functools.partial(_power_step, steps=steps, qr=qr, precision=precision)
+    fixed = {"steps": steps, "qr": qr, "eps": eps, "precision": precision}
+    step = functools.partial(_power_step, **fixed)
 
     def init(params: optax.Params) -> LowRankState:
         first = jax.random.key(0) if key is None else key
@@ -121,38 +120,28 @@ def low_rank(
     ) -> tuple[Compressed, LowRankState]:
         del params, extra
         basis = named_leaves(state.basis)
-        groups: dict[Any, dict[str, tuple[jax.Array, jax.Array]]] = {}
-        turned: dict[str, bool] = {}
-        for name, u in named_leaves(updates).items():
-            q, part = basis[name], whole(u) if parts is None else parts[name]
-            turned[name] = tall and part.shape[0] < part.shape[1]
-            b, part = (u.mT, part.turned()) if turned[name] else (u, part)
-            b = b.astype(work_dtype(wider(u.dtype, q.dtype)))
-            # Together where their sums then travel together, else each by itself.
-            group = part, b.shape[-2:], b.dtype, name if parts is None else None
-            groups.setdefault(group, {})[name] = b, q.astype(b.dtype)
+        groups, turned = _groups(named_leaves(updates), basis, parts, tall)
         found: dict[str, tuple[jax.Array, ...]] = {}
-        for (part, *_), members in groups.items():
+        for part, members in groups:
             width = size(next(iter(members)), part.shape)
-            found |= _stacked(
-                lambda b, q, p=part, r=width: step(b, q, part=p, rank=r, eps=eps),
-                members,
-            )
-
-        def leaf(i: int, name: str, u: jax.Array) -> jax.Array:
-            x = found[name][i]
-            return (x.mT if turned[name] else x).astype(u.dtype)
-
-        out, kept = (map_named(functools.partial(leaf, i), updates) for i in (0, 1))
+            found |= _stacked(functools.partial(step, part=part, rank=width), members)
+        back = lambda name, x: x.mT if turned[name] else x
+        out, kept = (
+            map_named(lambda n, u, i=i: back(n, found[n][i]).astype(u.dtype), updates)
+            for i in (0, 1)
+        )
         new = lambda name, q: found[name][2].astype(q.dtype)
         return Compressed(out, kept), LowRankState(map_named(new, state.basis))
 
     return PartCompressor(init, update)
 
 
-def _check_rank(fraction: float | None, rank: int | None, unit: int) -> None:
-    """Raises unless exactly one of fraction and rank is given, and both make sense."""
+def _check_rank(
+    fraction: float | None, rank: int | None, unit: int, steps: int
+) -> None:
+    """Raises unless exactly one of fraction and rank is given, and all make sense."""
     _check.count("low_rank", "multiple_of", unit)
+    _check.count("low_rank", "steps", steps)
     if fraction is not None:
         _check.fraction("low_rank", "rank_fraction", fraction)
     if rank is not None:
@@ -192,6 +181,29 @@ def _rank(
     return rank
 
 
+def _groups(
+    leaves: dict[str, jax.Array],
+    basis: dict[str, jax.Array],
+    parts: Mapping[str, Part] | None,
+    tall: bool,
+) -> tuple[list[tuple[Part, dict[str, tuple[jax.Array, jax.Array]]]], dict[str, bool]]:
+    """([(part, {name: (B, Q)})] of matrices that are alike, {name: transposed}).
+
+    Alike only where parts are given: their sums then travel together.
+    """
+    groups: dict[Any, tuple[Part, dict[str, tuple[jax.Array, jax.Array]]]] = {}
+    turned: dict[str, bool] = {}
+    for name, u in leaves.items():
+        part = whole(u) if parts is None else parts[name]
+        turned[name] = tall and part.shape[0] < part.shape[1]
+        b, part = (u.mT, part.turned()) if turned[name] else (u, part)
+        b = b.astype(work_dtype(wider(u.dtype, basis[name].dtype)))
+        alike = part, b.shape[-2:], b.dtype, name if parts is None else None
+        members = groups.setdefault(alike, (part, {}))[1]
+        members[name] = b, basis[name].astype(b.dtype)
+    return list(groups.values()), turned
+
+
 def _stacked(fn: Any, members: dict[str, tuple[jax.Array, jax.Array]]) -> Any:
     """{name: fn(b, q)} of (..., m, n) and (..., n, r) leaves, one stack for all."""
     if len(members) == 1:
@@ -224,6 +236,7 @@ def _power_step(
     Where the matrix is cut, the basis has the rows that belong to its columns here, and
     all of its own columns or, as rows are cut, a part of them.
     """
+    precision = lax.Precision.HIGHEST if precision is None else precision
     product = functools.partial(jnp.matmul, precision=precision)
     if sum(part.shape) * rank >= math.prod(part.shape):  # the factors are no smaller
         b, part = part.average(b)

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax._check import in_range, message
-from orthoptax._dtypes import wider, work_dtype
+from orthoptax._dtypes import wider, work_dtype, zeros_beside
 
 
 class MomentumState(NamedTuple):
@@ -73,7 +73,7 @@ def momentum(
         )
 
     def init(params: optax.Params) -> MomentumState:
-        zeros = lambda p: jnp.zeros_like(p, dtype=mu_dtype or p.dtype)
+        zeros = lambda p: zeros_beside(p, mu_dtype or p.dtype)
         return MomentumState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
 
     def update(

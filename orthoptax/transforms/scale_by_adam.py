@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax._check import in_range
-from orthoptax._dtypes import wider, work_dtype
+from orthoptax._dtypes import wider, work_dtype, zeros_beside
 from orthoptax.matrix.running import divide, running
 
 
@@ -59,10 +59,10 @@ def scale_by_adam(
     in_range("scale_by_adam", "eps", eps)
 
     def init(params: optax.Params) -> ScaleByAdamState:
-        real = lambda p: jnp.zeros_like(p, jnp.finfo(p.dtype).dtype)
+        real = lambda p: zeros_beside(p, jnp.finfo(p.dtype).dtype)
         return ScaleByAdamState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(zeros_beside, params),
             jax.tree.map(real, params),
         )
 

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax._check import in_range
-from orthoptax._dtypes import wider, work_dtype
+from orthoptax._dtypes import wider, work_dtype, zeros_beside
 from orthoptax.matrix.running import divide, running
 
 
@@ -74,7 +74,7 @@ def second_moment(
     in_range("second_moment", "eps", eps)
 
     def init(params: optax.Params) -> SecondMomentState:
-        zeros = lambda p: jnp.zeros_like(p, nu_dtype or jnp.finfo(p.dtype).dtype)
+        zeros = lambda p: zeros_beside(p, nu_dtype or jnp.finfo(p.dtype).dtype)
         return SecondMomentState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
 
     def update(

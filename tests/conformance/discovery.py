@@ -20,6 +20,7 @@ from orthoptax._types import Compressor, Layout
 from orthoptax.layout import on_matrices
 from orthoptax.layout.rules import Rules
 from orthoptax.transforms import error_feedback
+from orthoptax.transforms.choices import Choose
 from tests import zoo
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
@@ -74,6 +75,8 @@ def kind(thing: Any) -> str:
         return "class"
     if isinstance(thing, tuple):
         return "constants"
+    if all(hasattr(thing, method) for method in ("whole", "init", "update")):
+        return "place"
     if isinstance(thing, types.FunctionType):
         takes = list(inspect.signature(thing).parameters)
         returns = typing.get_type_hints(thing).get("return")
@@ -87,6 +90,8 @@ def kind(thing: Any) -> str:
             return "shape rule"
         if returns in (Rules, Layout):
             return "layout"
+        if returns is Choose:
+            return "choice of slices"
         if takes[:1] == ["params"] or "tree" in takes:
             return "function of trees"
         if returns is jax.Array or typing.get_type_hints(returns or int):

@@ -178,7 +178,7 @@ def compressed(where, **options):
 
 @pytest.fixture(scope="module")
 def apart():
-    """Three steps of two replicas of four devices; the first has no gradient at once."""
+    """Three steps of two replicas of four devices, at first one without a gradient."""
     init, update = replicas(
         compressed(specs(), rank_fraction=0.25), mesh(dp=2, fs=2, tp=2)
     )

@@ -143,7 +143,8 @@ def test_arguments_reach_their_links(optimizer):
 
     only = layout.rules(("dense", None), ("blocks", layout.MatrixView((-1,), (-2,))))
     after = optax.GradientTransformation(lambda p: optax.EmptyState(), spy)
-    tx = optimizer(0.1, layout=only, after=after, mu_dtype=jnp.bfloat16, place=Listening())
+    words = {"mu_dtype": jnp.bfloat16, "place": Listening()}
+    tx = optimizer(0.1, layout=only, after=after, **words)
     params = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in SHAPES.items()}
     state = jax.eval_shape(tx.init, params)
     mu = optax.tree.get(state.matrix, "momentum")

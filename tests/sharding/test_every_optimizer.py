@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public optimizer takes the same two steps on eight devices as on one."""
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from tests.conformance import discovery
+from tests.sharding import steps
+
+SHAPES = {
+    "up": {"kernel": (8, 16), "bias": (16,)},
+    "down": {"kernel": (16, 8)},
+    "layers": {"up": {"kernel": (3, 8, 16)}},
+}
+SPECS = {
+    "up": {"kernel": P("a", "b"), "bias": P()},
+    "down": {"kernel": P("b", "a")},
+    "layers": {"up": {"kernel": P(None, "a", "b")}},
+}
+"""FSDP over four, tensor parallel over two; five matrices on eight devices."""
+
+every = discovery.law(discovery.is_optimizer, fast=lambda s: s.name in discovery.WHOLE)
+slow = discovery.law(discovery.is_optimizer, fast=lambda s: False)
+
+
+# Updates of SPEL are small differences of points on a set, and have their rounding.
+ROUNDING = {**discovery.ROUNDING, "spel": 2e-4}
+
+
+def tolerance(name):
+    """How far an optimizer's results may be from the local ones."""
+    return ROUNDING.get(name)
+
+
+@every
+def test_with_specs_under_auto_axes(subject):
+    updates, state, cut = steps.sharded(subject.name, SHAPES, SPECS)
+    theirs = steps.local(subject.name, SHAPES)
+    steps.assert_equal((updates, state), theirs, tolerance(subject.name))
+    steps.assert_cut(updates[-1], cut)
+    assert all(np.any(x) for x in jax.tree.leaves(theirs[0]))  # something moved
+
+
+@every
+def test_without_a_place_on_explicit_axes(subject):
+    updates, state, cut = steps.sharded(subject.name, SHAPES, SPECS, explicit=True)
+    theirs = steps.local(subject.name, SHAPES)
+    steps.assert_equal((updates, state), theirs, tolerance(subject.name))
+    steps.assert_cut(updates[-1], cut)
+
+
+@slow
+def test_inside_shard_map(subject):
+    results = steps.inside(subject.name, SHAPES, SPECS, check_vma=True)
+    theirs = steps.local(subject.name, SHAPES)
+    steps.assert_equal(results, theirs, tolerance(subject.name))
