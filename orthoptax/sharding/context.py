@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from orthoptax._check import message
 from orthoptax.layout.names import leaf_name
-from orthoptax.sharding.cuts import Cuts, cuts_of, parts_of, spec_of
+from orthoptax.sharding.cuts import Cuts, cuts_of, parts_of, said, spec_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,8 +244,8 @@ def _compare(
             raise ValueError(
                 message(
                     "whole_matrices",
-                    f"{name!r} of shape {tuple(x.shape)} lies as {seen.spec}, but "
-                    f"specs say {spec_of(cuts)}",
+                    f"{name!r} of shape {tuple(x.shape)} lies as {said(seen.spec)}, but "
+                    f"specs say {said(spec_of(cuts))}",
                     "the sharding that the array has",
                     "Correct the spec, or put the array on the devices as it says",
                 )

@@ -33,7 +33,7 @@ def cuts_of(
     spec = PartitionSpec() if spec is None else spec
 
     def wrong(what: str, expected: str, remedy: str) -> ValueError:
-        where = f"{name!r} of shape {tuple(shape)} with {spec}"
+        where = f"{name!r} of shape {tuple(shape)} with {said(spec)}"
         return ValueError(message("sharding", f"{where}: {what}", expected, remedy))
 
     if len(spec) > len(shape):
@@ -83,6 +83,11 @@ def spec_of(cuts: Cuts) -> PartitionSpec:
     while entries and entries[-1] is None:
         entries.pop()
     return PartitionSpec(*entries)
+
+
+def said(spec: Any) -> str:
+    """A PartitionSpec in words, the same in every version of jax."""
+    return f"P({', '.join(map(repr, spec or ()))})"
 
 
 def parts_of(cut: Sequence[str], sizes: Mapping[str, int]) -> int:

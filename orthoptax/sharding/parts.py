@@ -119,6 +119,7 @@ def in_parts(
       replicas outside `shard_map`, or a fused leaf whose rows are cut.
     Example:
       >>> import jax
+      >>> import jax.numpy as jnp
       >>> from jax.sharding import PartitionSpec
       >>> from orthoptax import dion
       >>> mesh = jax.make_mesh((1,), ("fsdp",), (jax.sharding.AxisType.Auto,))

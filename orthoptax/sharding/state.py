@@ -48,8 +48,8 @@ def state_specs(
       >>> params = {"dense": {"kernel": jnp.ones((4, 8))}}
       >>> specs = {"dense": {"kernel": PartitionSpec("fsdp")}}
       >>> found = state_specs(muon(0.02), params, specs, mesh={"fsdp": 2})
-      >>> optax.tree.get(found, "momentum")["dense"]["kernel"]
-      PartitionSpec('fsdp',)
+      >>> tuple(optax.tree.get(found, "momentum")["dense"]["kernel"])
+      ('fsdp',)
 
     Source: ours.
     """
