@@ -13,10 +13,10 @@ from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Place
 from orthoptax.layout.links import Leaf, MatrixLinks
 from orthoptax.sharding.cuts import cuts_of
-from orthoptax.sharding.work import Work
 from orthoptax.sharding.schedule import Request, Schedule, schedule
 from orthoptax.sharding.traced import Flops, times, traced_flops
 from orthoptax.sharding.units import Field, Kind, Path
+from orthoptax.sharding.work import Work
 
 Optimizer = Callable[[Place], optax.GradientTransformation]
 """optimizer(place): the transformation whose matrix links run at that place."""

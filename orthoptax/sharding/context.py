@@ -244,8 +244,8 @@ def _compare(
             raise ValueError(
                 message(
                     "whole_matrices",
-                    f"{name!r} of shape {tuple(x.shape)} lies as {said(seen.spec)}, but "
-                    f"specs say {said(spec_of(cuts))}",
+                    f"{name!r} of shape {tuple(x.shape)} lies as {said(seen.spec)}, "
+                    f"but specs say {said(spec_of(cuts))}",
                     "the sharding that the array has",
                     "Correct the spec, or put the array on the devices as it says",
                 )

@@ -95,11 +95,22 @@ class Exchange:
         plain = Wire(jnp.dtype(jnp.uint8), 1, self.transport)
         word = _word({plain.dtype(f) for f in fields})
         parts = [(k.grain, k.inputs[0].here(self.sizes)) for k in self.kinds]
-        lane = math.gcd(*(part[-1] for _, part in parts))
-        if lane < LANE:
-            numbers = math.gcd(*(grain * math.prod(part) for grain, part in parts))
-            lane = max(d for d in range(1, 8 * LANE + 1) if numbers % d == 0)
-        return Wire(word, lane, self.transport)
+        wide = math.gcd(*(part[-1] for _, part in parts))
+        numbers = math.gcd(*(grain * math.prod(part) for grain, part in parts))
+        lanes = [d for d in range(8 * LANE, 0, -1) if numbers % d == 0]
+        lanes = [wide, *lanes] if wide >= LANE else lanes
+        filled = {n: self._filled(Wire(word, n, self.transport)) for n in lanes}
+        enough = 1.005 * min(filled.values())  # small states fill rows badly
+        return Wire(word, next(n for n in lanes if filled[n] <= enough), self.transport)
+
+    def _filled(self, wire: Wire) -> int:
+        """Words that travel in rows of this length, padding included."""
+        total = 0
+        for i, kind in enumerate(self.kinds):
+            there = [wire.rows(f, self.share(kind, f)) for f in kind.inputs]
+            back = [wire.rows(f, self.count(kind, f)) for f in kind.outputs]
+            total += sum(self._counts(i)) * (sum(there) + sum(back)) * wire.lane
+        return total
 
     def copies(self, kind: Kind, field: Field) -> tuple[str, ...]:
         """The axes of `cut` over which a field is whole."""

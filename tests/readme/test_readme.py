@@ -57,7 +57,8 @@ def test_chains_on_the_command_line_can_be_read(monkeypatch):
     monkeypatch.setattr(main, "COMMANDS", programs)
     for words in lines:
         assert main.main(words) == 0
-    compared, ablated = read
+    compared, ablated, planned = read
+    assert planned.model == "llama3-8b"
     assert len(names.constructors(compared.optimizers)) == 3
     changes = [v.change for v in variants.variants(ablated.base, ablated.replace)]
     assert ablated.replace[0] in changes
