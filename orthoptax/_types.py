@@ -107,6 +107,10 @@ class OnParts(optax.GradientTransformationExtraArgs):
     """
 
 
+class KernelOnParts(OnParts):
+    """One that moves more than a few numbers a matrix where it works on parts."""
+
+
 class PartCompressor(Compressor, OnParts):
     """A compressor that also works on parts."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from orthoptax._types import Compressed, Compressor, OnParts
+from orthoptax._types import Compressed, Compressor, KernelOnParts, OnParts
 from orthoptax.layout.view import MatrixView
 
 
@@ -31,11 +31,13 @@ class MatrixLinks:
       chain: the links, chained; each treats every matrix by itself. Static.
       on_parts: whether all of them also work on parts of matrices (`OnParts`). Static.
       compresses: whether one of them is a `Compressor`. Static.
+      measures: whether all need but a few sums of cut matrices. Static.
     """
 
     chain: optax.GradientTransformationExtraArgs
     on_parts: bool = False
     compresses: bool = False
+    measures: bool = False
 
     def init(self, leaves: Mapping[str, jax.Array], about: Mapping[str, Leaf]) -> Any:
         """The links' state for leaves {name: array in the leaf's own shape}."""
@@ -96,7 +98,9 @@ def linked(*links: optax.GradientTransformation) -> MatrixLinks:
     on_parts = all(isinstance(link, OnParts) for link in links)
     if not any(isinstance(link, Compressor) for link in links):
         chain = optax.chain(*links) if links else optax.identity()
-        return MatrixLinks(optax.with_extra_args_support(chain), on_parts)
+        kernel = any(isinstance(link, KernelOnParts) for link in links)
+        chain = optax.with_extra_args_support(chain)
+        return MatrixLinks(chain, on_parts, False, on_parts and not kernel)
     each = [optax.with_extra_args_support(link) for link in links]
 
     def init(params: optax.Params) -> tuple[Any, ...]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Newton-Schulz carried out on the Gram matrix: small products, two long ones."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -43,7 +44,7 @@ def gram_newton_schulz(
 
     Without restarts rounding leaves R with eigenvalues below zero, which later stages
     blow up. Five stages with one restart take fewer operations than `newton_schulz`
-    from n = 1.5 m on; square matrices take that one's form.
+    from n = 1.5 m on; square matrices that are whole take that one's form.
 
     Args:
       schedule: one tuple of coefficients a stage; None: `POLAR_EXPRESS_105`. Static.
@@ -82,7 +83,7 @@ def gram_newton_schulz(
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         height, width = inner.shape(x)
-        if height >= width:
+        if height >= width and inner.axis_name is None:
             return square(x, inner=inner)  # type: ignore[call-arg]
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)
@@ -91,8 +92,9 @@ def gram_newton_schulz(
         y, r = scale(x.astype(wider(x.dtype, wide)), inner)
         y = y.astype(work)
         for block in blocks:
-            r = inner.product(y, y) if r is None else r
-            y, r = inner.matmul(_factor(block, r, small), y).astype(work), None
+            factor = functools.partial(_factor, block, small=small)
+            q = inner.shared(factor, y) if r is None else factor(r)
+            y, r = inner.matmul(q, y).astype(work), None
         return y.astype(x.dtype)
 
     return polar

@@ -7,7 +7,8 @@ short side, so the same kernel runs on a matrix whose columns are cut over a mes
 """
 
 import dataclasses
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,26 @@ class Inner:
         """x y^H over the long axis: (..., m, n), (..., k, n) to (..., m, k)."""
         gram = self.matmul(x, jnp.conj(y).mT)
         return gram if self.axis_name is None else lax.psum(gram, self.axis_name)
+
+    def shared(self, fn: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
+        """fn(y y^H) for a function of (..., k, k) matrices, each matrix by itself.
+
+        Where the long axis is cut and a stack has a matrix or more for every device,
+        each device sums up and works on its share of the small matrices, and all are
+        gathered; the sum alone would repeat fn on every device.
+        """
+        if self.axis_name is None:
+            return fn(self.product(y, y))
+        lead, k = y.shape[:-2], y.shape[-2]
+        devices, count = int(lax.psum(1, self.axis_name)), math.prod(lead)
+        if count < devices:
+            return fn(self.product(y, y))
+        flat = y.reshape(-1, *y.shape[-2:])
+        gram = self.matmul(flat, jnp.conj(flat).mT)
+        gram = jnp.pad(gram, ((0, -count % devices), (0, 0), (0, 0)))
+        own = fn(lax.psum_scatter(gram, self.axis_name, tiled=True))
+        every = lax.all_gather(own, self.axis_name, tiled=True)
+        return every[:count].reshape(*lead, k, k)
 
     def squares(self, x: jax.Array) -> jax.Array:
         """Sum of |x|^2 over the matrix: (..., m, n) to (..., 1, 1), real."""

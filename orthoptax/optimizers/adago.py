@@ -11,7 +11,7 @@ from orthoptax._types import Layout, Place, Polar
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.running import divide
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.adagrad_norm import adagrad_norm
 from orthoptax.transforms.learning_rate import rate_at, scale_by_learning_rate
@@ -108,7 +108,7 @@ def adago(
             on_matrices(
                 orthogonalize(polar),
                 adagrad_norm(gamma, initial=initial, floor=floor),
-                optax.identity() if after is None else after,
+                after_or_nothing(after),
                 layout=layout,
                 place=place,
             ),

@@ -8,7 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Root
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -94,7 +94,7 @@ def asgo(
             on_matrices(
                 one_sided(b2, root=root, absolute=absolute),
                 rms_align(),
-                optax.identity() if after is None else after,
+                after_or_nothing(after),
                 layout=layout,
                 place=place,
             ),

@@ -17,7 +17,7 @@ from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.projections import sphere
 from orthoptax.matrix.schedules import QUINTIC
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -105,7 +105,7 @@ def muon_hyperball(
             _refuse_zeros(),
             orthogonalize(newton_schulz(QUINTIC) if polar is None else polar),
             relative_update(),
-            optax.identity() if after is None else after,
+            after_or_nothing(after),
             layout=layout,
             place=place,
         ),

@@ -10,7 +10,7 @@ from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.schedules import QUINTIC
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -94,7 +94,7 @@ def muown(
         on_matrices(
             orthogonalize(newton_schulz(QUINTIC) if polar is None else polar),
             scale_by_shape(shape_rule),
-            optax.identity() if after is None else after,
+            after_or_nothing(after),
             layout=layout,
             place=place,
         ),

@@ -8,7 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Polar, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.divide_by_norm import divide_by_norm
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
@@ -96,7 +96,7 @@ def namo(
                 scale_by_input_norm(orthogonalize(polar)),
                 divide_by_norm(b2, eps=eps),
                 scale_by_shape(shape_rule),
-                optax.identity() if after is None else after,
+                after_or_nothing(after),
                 layout=layout,
                 place=place,
             ),

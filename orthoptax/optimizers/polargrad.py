@@ -10,7 +10,7 @@ from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.schedules import POLAR_EXPRESS_8
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -92,7 +92,7 @@ def polargrad(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
         on_matrices(
             scale_by_dual_norm(orthogonalize(polar)),
-            optax.identity() if after is None else after,
+            after_or_nothing(after),
             layout=layout,
             place=place,
         ),

@@ -8,7 +8,7 @@ from orthoptax import _check
 from orthoptax._types import Ball, Layout, Place, ShapeRule
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
-from orthoptax.optimizers._rest import rest_or_adamw
+from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.lmo import lmo
@@ -95,7 +95,7 @@ def trust_region(
         on_matrices(
             lmo(norm),
             scale_by_shape(unscaled if shape_rule is None else shape_rule),
-            optax.identity() if after is None else after,
+            after_or_nothing(after),
             layout=layout,
             place=place,
         ),

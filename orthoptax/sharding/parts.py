@@ -170,7 +170,7 @@ def stays(
     links: MatrixLinks, about: Mapping[str, Leaf], cuts: Mapping[str, Cuts]
 ) -> bool:
     """Whether links measure matrices only, so that these can stay where they are."""
-    if not links.on_parts or links.compresses:
+    if not links.measures:
         return False
     for name, leaf in about.items():
         rows = leaf.view.axes(leaf.shape)[1]

@@ -90,7 +90,7 @@ def kind(thing: Any) -> str:
             return "shape rule"
         if returns in (Rules, Layout):
             return "layout"
-        if returns is Choose:
+        if returns == Choose:
             return "choice of slices"
         if takes[:1] == ["params"] or "tree" in takes:
             return "function of trees"
