@@ -221,7 +221,8 @@ def _coupled(
         top = local.largest(work)
         unit = jnp.ones_like(top) if absolute else power_of_two(top)
         # A sum, as a loop inside `shard_map` wants what differs from device to device.
-        eye = jnp.eye(v.shape[-1], dtype=work.dtype) + jnp.zeros_like(work)
+        eye = jnp.broadcast_to(jnp.eye(v.shape[-1], dtype=work.dtype), work.shape)
+        eye = eye + jnp.zeros_like(work)
         y, nu = start(work / unit.astype(work.dtype), eye)
         (_, z), _ = lax.scan(stage, (y, eye), jnp.asarray(stages).astype(work.dtype))
         return divide(z, jnp.sqrt(nu) * jnp.sqrt(unit)).astype(v.dtype)

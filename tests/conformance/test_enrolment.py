@@ -17,6 +17,7 @@ import optax
 import pytest
 
 import orthoptax
+from orthoptax import sharding
 from tests.conformance import discovery
 from tests.conformance.discovery import FLOORS, OWN_SCALE, kind, subjects
 
@@ -129,9 +130,13 @@ def test_every_public_object_is_in_a_list():
         assert public == set(floor.__all__)
 
 
+# Work inside `shard_map` alone; their laws stand in tests/sharding/test_dion.py.
+ON_A_MESH = {sharding.average, sharding.per_replica}
+
+
 def test_transforms_are_public_on_the_known_floors_only():
     # One that another package published would meet no law.
-    listed = {s.constructor for s in subjects()}
+    listed = {s.constructor for s in subjects()} | ON_A_MESH
     packages = [m.name for m in pkgutil.iter_modules(orthoptax.__path__) if m.ispkg]
     assert len(packages) >= len(FLOORS)
     for package in packages:
