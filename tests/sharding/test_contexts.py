@@ -46,7 +46,7 @@ def slow(*values):
 
 @pytest.mark.parametrize(
     "scheme",
-    ["fsdp x tp", "mixed", *map(slow, sorted({*CUTS} - {"fsdp x tp", "mixed"}))],
+    ["fsdp x tp", *map(slow, sorted({*CUTS} - {"fsdp x tp"}))],
 )
 def test_jit_with_auto_axes(scheme):
     specs = steps.specs(scheme)
@@ -69,7 +69,7 @@ def test_jit_with_explicit_axes_and_no_place(scheme):
     steps.assert_cut(momenta(state), matrices(cut))
 
 
-@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("explicit", [slow(False), True])
 def test_muon(explicit):
     specs = steps.specs("fsdp x tp")
     updates, state, cut = steps.sharded("muon", LAYERS, specs, explicit=explicit)
@@ -121,7 +121,7 @@ def test_inside_shard_map_over_all_axes(scheme, check_vma):
     steps.assert_equal(results, steps.local("normuon", PAIRS))
 
 
-@pytest.mark.parametrize("check_vma", [False, True])
+@pytest.mark.parametrize("check_vma", [slow(False), True])
 def test_inside_shard_map_over_the_other_axis(check_vma):
     """Data parallel by the user's shard_map, cut over an axis that jit has."""
     specs, where = steps.specs("hsdp", PAIRS), steps.mesh()

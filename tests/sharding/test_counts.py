@@ -105,7 +105,7 @@ def test_one_shard_out_and_one_back(scheme):
     assert found.temp_bytes <= 2 * SHARD + working_set((WIDTH, 4 * WIDTH))
 
 
-@pytest.mark.parametrize("scheme", ["fsdp x tp", slow("fsdp"), slow("tp")])
+@pytest.mark.parametrize("scheme", [slow("fsdp x tp"), "fsdp", slow("tp")])
 def test_row_statistics_travel_along(scheme):
     found = gpt2("normuon", scheme)
     assert kinds(found) == ["all-to-all"] * 2

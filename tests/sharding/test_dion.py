@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from orthoptax import dion
+from orthoptax import dion, on_matrices
 from orthoptax.matrix import randomized_cholesky_qr
 from orthoptax.sharding import (
     average,
@@ -22,7 +22,7 @@ from orthoptax.sharding import (
     state_specs,
     synchronize,
 )
-from orthoptax.transforms import low_rank, orthogonalize
+from orthoptax.transforms import low_rank, normalize_neurons
 
 SHAPES = {"down": (64, 32), "square": (32, 32), "layers": (3, 32, 64), "up": (32, 64)}
 WHERE = {  # over the axes fs and tp: rows and columns are the other way round here
@@ -248,10 +248,8 @@ def test_a_gradient_of_low_rank_where_rows_are_cut():
 
 
 def test_links_that_need_whole_matrices_are_refused():
-    from orthoptax import on_matrices
-
     place = in_parts({"w": {"kernel": P("x")}}, mesh=mesh(x=8))
-    tx = on_matrices(orthogonalize(), place=place)
+    tx = on_matrices(normalize_neurons(), place=place)
     params = {"w": {"kernel": jnp.ones((8, 8))}}
     with pytest.raises(TypeError, match="'w/kernel' include one that needs whole"):
         tx.update(params, tx.init(params))

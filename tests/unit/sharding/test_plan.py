@@ -2,6 +2,7 @@
 """Predictions against compiled programs, formulas and published arithmetic."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -29,6 +30,7 @@ from orthoptax.transforms import orthogonalize
 LAYERS, DEVICES, FLOAT = 4, 8, 4
 SHAPES = {"in": (96, 288), "out": (96, 96), "up": (96, 384), "down": (384, 96)}
 TOTAL = LAYERS * sum(rows * cols for rows, cols in SHAPES.values())
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 MADE = {"muon": muon, "normuon": normuon}
 
 
@@ -114,8 +116,16 @@ def row(found, name):
     return one
 
 
-@pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("case", ["fsdp", "tp", "both", "dp"])
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("both", "normuon"),
+        ("dp", "muon"),
+        slow("both", "muon"),
+        slow("dp", "normuon"),
+        *(slow(c, n) for c in ("fsdp", "tp") for n in MADE),
+    ],
+)
 def test_bytes_and_collectives_are_those_of_the_compiled_program(case, name):
     chosen = planned(case, MADE[name], mesh=True).candidates[1]
     assert chosen.name == "whole matrices"
@@ -133,12 +143,15 @@ def test_every_optimizer_is_priced_as_the_compiled_program(case, name):
     check(chosen.cost, compiled(case, make, chosen.place))
 
 
-@pytest.mark.parametrize("case", ["dp and fsdp", "six", "lone", "stack", "bfloat16"])
+@pytest.mark.parametrize(
+    "case", ["lone", *map(slow, ["dp and fsdp", "six", "stack", "bfloat16"])]
+)
 def test_odd_cases_are_those_of_the_compiled_program(case):
     for candidate in planned(case, mesh=True).candidates[1:]:
         check(candidate.cost, compiled(case, muon, candidate.place))
 
 
+@pytest.mark.slow
 def test_rounded_transport_is_that_of_the_compiled_program():
     best, exact = planned("both", mesh=True, transport="bfloat16"), planned("both")
     check(best.candidates[1].cost, compiled("both", muon, best.place))
@@ -146,6 +159,7 @@ def test_rounded_transport_is_that_of_the_compiled_program():
     assert best.candidates[1].cost.result_bytes == half
 
 
+@pytest.mark.slow
 def test_without_a_place_replicated_work_is_done_everywhere():
     best = planned("dp", mesh=True)
     check(best.candidates[0].cost, compiled("dp", muon, here))
@@ -273,6 +287,7 @@ def test_the_cheapest_is_chosen():
         assert row(best, name)["seconds"] == min(seconds)
 
 
+@pytest.mark.slow
 def test_the_place_gives_the_numbers_of_one_device(rng):
     sizes, params, spec = CASES["six"]
     mesh = mesh_of(sizes)
