@@ -17,12 +17,12 @@ from typing import Any
 
 import optax
 
-from orthoptax._types import Compressor
+from orthoptax._types import Compressor, Place
 from orthoptax.layout.wrap import by_layout, on_matrices
 from orthoptax.train import grammar, vocabulary
 from orthoptax.train.config import UsageError, nearest, parts
 from orthoptax.train.grammar import Argument, Chain, Link, Literal
-from orthoptax.train.vocabulary import RATE, Transform
+from orthoptax.train.vocabulary import PLACE, RATE, Transform
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 
 
@@ -33,11 +33,12 @@ class ChainOptimizer:
 
     Args:
       text: the chain; see `grammar`.
+      place: where its matrix links run; None: here.
     Raises: UsageError that points at the part which is wrong.
     """
 
-    def __init__(self, text: str):
-        self.text, self.tree = text, grammar.parse(text)
+    def __init__(self, text: str, place: Place | None = None):
+        self.text, self.tree, self.place = text, grammar.parse(text), place
         self(0.0)  # all that can be wrong with the words is said now
 
     def __str__(self) -> str:
@@ -46,7 +47,7 @@ class ChainOptimizer:
     def __call__(self, learning_rate: optax.ScalarOrSchedule) -> Transform:
         parts = self._chain(self._with_rate(self.tree), learning_rate, lift=True)
         rest = optax.adamw(learning_rate, weight_decay=0.0)
-        return by_layout(matrix=optax.chain(*parts), rest=rest)
+        return by_layout(matrix=optax.chain(*parts), rest=rest, place=self.place)
 
     def _mistake(self, *words: Any) -> UsageError:
         return grammar.mistake(self.text, *words)
@@ -80,7 +81,7 @@ class ChainOptimizer:
         for on_matrix, run in itertools.groupby(chain.links, works_on_matrices):
             inner = not on_matrix
             made = [self._make(link, _thing(link), rate, inner) for link in run]
-            parts += [on_matrices(*made)] if on_matrix else made
+            parts += [on_matrices(*made, place=self.place)] if on_matrix else made
         return parts
 
     def _check(self, link: Link, compressor: bool) -> None:
@@ -130,6 +131,8 @@ class ChainOptimizer:
                 named[parameter.name] = value
         if RATE in inspect.signature(thing).parameters:
             named[RATE] = rate
+        if PLACE in inspect.signature(thing).parameters:
+            named.setdefault(PLACE, self.place)
         if vocabulary.makes_steps(thing):
             for name in _link_arguments(link):
                 named.setdefault(name, scale_by_learning_rate(rate))

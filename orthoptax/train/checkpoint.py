@@ -11,9 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
-from orthoptax.train import results
+from orthoptax.train import processes, results
 
 
 def _home(folder: Path, run: results.Run) -> Path:
@@ -34,13 +36,19 @@ def save(folder: Path, run: results.Run, state: Any) -> None:
         checkpointer.save(
             home / str(int(state.step)), args=ocp.args.StandardSave(state)
         )
+    if not processes.is_first():
+        return
     for other in home.iterdir():
         if other.name != str(int(state.step)):
             shutil.rmtree(other)
 
 
 def restore(folder: Path, run: results.Run, like: Any) -> Any | None:
-    """The last state of a run, None if there is none; drops lines that are later."""
+    """The last state of a run, None if there is none; drops lines that are later.
+
+    `like` is the state as shapes. What has no sharding there goes to the first device,
+    wherever it was before.
+    """
     home = _home(folder, run)
     names = [p.name for p in home.iterdir()] if home.exists() else []
     steps = [int(name) for name in names if name.isdigit()]
@@ -48,6 +56,13 @@ def restore(folder: Path, run: results.Run, like: Any) -> Any | None:
     results.drop_later(folder, run, last)
     if not steps:
         return None
+    alone = SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=alone if x.sharding is None else x.sharding
+        ),
+        like,
+    )
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         return checkpointer.restore(
             home / str(last), args=ocp.args.StandardRestore(like)
@@ -56,4 +71,5 @@ def restore(folder: Path, run: results.Run, like: Any) -> Any | None:
 
 def forget(folder: Path, run: results.Run) -> None:
     """Removes the checkpoints of a run that is complete."""
-    shutil.rmtree(_home(folder, run), ignore_errors=True)
+    if processes.is_first():
+        shutil.rmtree(_home(folder, run), ignore_errors=True)

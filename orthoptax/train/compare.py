@@ -9,9 +9,11 @@ from rich.console import Console
 from orthoptax.train import (
     config,
     data,
+    meshes,
     models,
     names,
     plots,
+    processes,
     report,
     results,
     sweep,
@@ -25,6 +27,11 @@ def compare(settings: config.Compare) -> None:
     Raises: UsageError if the settings, the data or the folder do not fit.
     """
     config.check(settings)
+    with processes.together(settings):
+        _compare(settings)
+
+
+def _compare(settings: config.Compare) -> None:
     shape = models.shape(settings.model)
     rates = settings.learning_rates or shape.learning_rates
     constructors = names.constructors(settings.optimizers)
@@ -32,6 +39,8 @@ def compare(settings: config.Compare) -> None:
     data.check_length(corpus, shape.length)
 
     task = tasks.text(shape, corpus)
+    if settings.mesh is not None:
+        task, constructors = meshes.onto(settings.mesh, task, constructors)
     plan = sweep.Plan(rates, settings.seeds, settings.steps, settings.evaluate_every)
     manifest = sweep.manifest(task, constructors, plan) | {
         "model": {"name": settings.model}
@@ -40,11 +49,13 @@ def compare(settings: config.Compare) -> None:
         "data": text_manifest(settings.data is None, corpus),
     }
     results.begin(settings.out, manifest, settings.resume)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not processes.is_first())
     console.print(report.corpus_line(manifest), highlight=False, soft_wrap=True)
     with sweep.progress(console) as progress:
         sweep.train(task, constructors, plan, settings.out, progress)
 
+    if not processes.is_first():
+        return
     summary = report.summarize(settings.out, manifest)
     results.write(settings.out / "table.txt", report.text(summary, timed=False))
     results.write(settings.out / "curves.png", plots.curves(summary))

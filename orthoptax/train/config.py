@@ -45,6 +45,9 @@ class Compare:
     """Peak rates, the same grid for all. None given: the model's own grid."""
     model: str = "tiny"
     """tiny (140 thousand parameters), or 124m (GPT-2 small, bfloat16)."""
+    mesh: str | None = None
+    """Devices to train on, for example fsdp=4,tp=2; the axes are dp, fsdp and tp. It
+    may be another when resuming: only rounding differs. None given: one device."""
     data: Path | None = None
     """A folder of text files. None given: the Python standard library's .py files."""
     out: Path = Path("results/compare")
@@ -53,6 +56,13 @@ class Compare:
     """Continue an interrupted run in the same folder, with the same options."""
     evaluate_every: int = 25
     """Steps between two evaluations; an interruption loses at most as many."""
+    processes: int = 1
+    """How many processes share the mesh, each started with this same command; 0: as a
+    TPU pod or SLURM says. See `orthoptax.train.processes`."""
+    process: int | None = None
+    """Which of them this one is, from 0; not needed where jax finds out."""
+    coordinator: str | None = None
+    """Address of process 0, for example localhost:9876; likewise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +120,8 @@ def check(config: Compare | Ablate) -> None:
                 "numbers from 0 to 2**31 - 1",
                 "Change --seeds",
             )
+    if isinstance(config, Compare) and config.processes != 1:
+        _check_processes(config)
     may_be_none = "learning_rates" if isinstance(config, Compare) else ""
     for name in ("optimizers", "tasks", "seeds", "learning_rates"):
         if hasattr(config, name):
@@ -120,6 +132,25 @@ def check(config: Compare | Ablate) -> None:
             f"--seeds has {len(config.seeds)} values",
             f"at least {SEEDS}, as an interval needs a spread",
             "Add seeds",
+        )
+
+
+def _check_processes(config: Compare) -> None:
+    if config.mesh is None:
+        raise UsageError(
+            f"--processes {config.processes} without --mesh",
+            "a mesh of all their devices",
+            "Add for example --mesh fsdp=4,tp=2",
+        )
+    given = config.process is not None and config.coordinator is not None
+    fits = given and 0 <= (config.process or 0) < config.processes
+    if config.processes < 0 or (config.processes and not fits):
+        raise UsageError(
+            f"--processes {config.processes} with --process {config.process} and "
+            f"--coordinator {config.coordinator}",
+            "the number of this process, from 0, and the address of process 0",
+            "Add for example --process 0 --coordinator localhost:9876, or set "
+            "--processes 0 where jax finds out",
         )
 
 

@@ -34,6 +34,7 @@ class Trainer(NamedTuple):
     train: Callable[..., tuple[State, jax.Array]]
     evaluate: Callable[[optax.Params], jax.Array]
     task: Task
+    like: State  # shapes
 
 
 class Progress(NamedTuple):
@@ -54,6 +55,18 @@ def start(task: Task, constructor: Constructor, seed: jax.typing.ArrayLike) -> S
     """The state before the first step; an optimizer's state does not hold its rate."""
     params = task.initial(seed)
     return State(params, constructor(0.0).init(params), jnp.zeros((), jnp.int32))
+
+
+def shapes(task: Task, constructor: Constructor) -> State:
+    """The state as shapes, on a mesh each with its sharding."""
+    found = jax.eval_shape(lambda: start(task, constructor, 0))
+    return found if task.where is None else task.where.put(found, constructor(0.0))
+
+
+def _shardings(state: State) -> State | None:
+    """Those of `shapes`, as jit wants them."""
+    found = jax.tree.map(lambda x: x.sharding, state)
+    return found if jax.tree.leaves(found) else None
 
 
 def lower(
@@ -81,10 +94,13 @@ def lower(
         losses = jnp.zeros(batches.shape[0], jnp.float32)
         return jax.lax.fori_loop(0, count, body, (state, losses))
 
-    return jax.jit(train, donate_argnums=0).lower(
-        jax.eval_shape(lambda: start(task, constructor, 0)),
+    like, size = shapes(task, constructor), (interval, *task.batch)
+    cut = None if task.where is None else task.where.batches
+    out = None if task.where is None else (_shardings(like), task.where.whole)
+    return jax.jit(train, donate_argnums=0, out_shardings=out).lower(
+        like,
         jax.ShapeDtypeStruct((), jnp.float32),
-        jax.ShapeDtypeStruct((interval, *task.batch), jnp.uint8),
+        jax.ShapeDtypeStruct(size, jnp.uint8, sharding=cut),
         jax.ShapeDtypeStruct((), jnp.int32),
     )
 
@@ -96,7 +112,9 @@ def evaluator(task: Task) -> Callable[[optax.Params], jax.Array]:
     def evaluate(params: optax.Params, batches: jax.Array) -> jax.Array:
         return jax.lax.map(lambda batch: task.loss(params, batch), batches).mean()
 
-    return lambda params: evaluate(params, jnp.asarray(task.validation))
+    if task.where is None:
+        return lambda params: evaluate(params, jnp.asarray(task.validation))
+    return lambda params: evaluate(params, task.where.share(task.validation))
 
 
 def trainer(
@@ -110,8 +128,10 @@ def trainer(
     began = time.perf_counter()
     train: Callable[..., Any] = lower(task, constructor, steps, interval).compile()
     seconds = time.perf_counter() - began
-    initial = jax.jit(lambda seed: start(task, constructor, seed))
-    return Trainer(initial, train, evaluate, task), seconds
+    like = shapes(task, constructor)
+    first = lambda seed: start(task, constructor, seed)
+    initial = jax.jit(first, out_shardings=_shardings(like))
+    return Trainer(initial, train, evaluate, task, like), seconds
 
 
 def train(
@@ -127,12 +147,13 @@ def train(
     Every interval is recorded and then checkpointed, in this order: what a checkpoint
     says was done has been recorded.
     """
-    state = checkpoint.restore(folder, run, jax.eval_shape(trainer.initial, 0))
+    state = checkpoint.restore(folder, run, trainer.like)
     if state is None:
         state = trainer.initial(run.seed)
         loss = float(trainer.evaluate(state.params))
         results.record(folder, results.row(run, 0, None, loss, None), seconds=0.0)
-    task, rate = trainer.task, jnp.float32(run.learning_rate)
+    task, rate = trainer.task, np.float32(run.learning_rate)
+    share = jnp.asarray if task.where is None else task.where.share
 
     for begin in range(int(state.step), steps, interval):
         end = min(begin + interval, steps)
@@ -141,7 +162,8 @@ def train(
             batches[step - begin] = task.draw(run.seed, step)
 
         began = time.perf_counter()
-        state, losses = trainer.train(state, rate, batches, jnp.int32(end - begin))
+        count = np.int32(end - begin)
+        state, losses = trainer.train(state, rate, share(batches), count)
         losses = np.asarray(losses)[: end - begin]  # waits for the device
         seconds = time.perf_counter() - began
 

@@ -6,7 +6,8 @@
     timing.jsonl    the same evaluations by the clock; the only file that may differ
     checkpoint/     the state of the run in progress; removed at the end
 
-Files are replaced whole, never appended to, so each is complete at any moment.
+Files are replaced whole, never appended to, so each is complete at any moment. Of
+several processes (`processes.py`), which see one folder, the first alone writes.
 """
 
 import json
@@ -16,6 +17,10 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+from jax.experimental import multihost_utils
+
+from orthoptax.train import processes
 from orthoptax.train.config import UsageError
 
 Row = dict[str, Any]
@@ -35,12 +40,24 @@ def begin(folder: Path, manifest: Row, resume: bool) -> None:
     Raises: UsageError if it holds anything and `resume` is not set, or holds the
       results of another configuration.
     """
+    if not processes.is_first():  # it has looked, and may write now
+        multihost_utils.sync_global_devices("manifest")
+        return
+    _begin(folder, manifest, resume)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("manifest")
+
+
+def _begin(folder: Path, manifest: Row, resume: bool) -> None:
     path = folder / "manifest.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"'{folder}' is a file", "a folder", "Change --out") from None
-    names = {p.name for p in folder.iterdir()} - {_temporary(path).name}
+    names = {p.name for p in folder.iterdir()} - {
+        _temporary(path).name,
+        processes.ALIVE,
+    }
     if names and not resume:
         raise UsageError(
             f"results folder '{folder}' is not empty",
@@ -120,6 +137,8 @@ def read(path: Path) -> list[Row]:
 
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file whole, or leaves the one that was there."""
+    if not processes.is_first():
+        return
     encoded = content.encode() if isinstance(content, str) else content
     _temporary(path).write_bytes(encoded)
     os.replace(_temporary(path), path)

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 import orthoptax
-from orthoptax.train import loop, report, results, tasks
+from orthoptax.train import loop, processes, report, results, tasks
 from orthoptax.train.chains import ChainOptimizer
 from orthoptax.train.config import UsageError, parts
 from orthoptax.train.names import Constructor
@@ -76,7 +76,7 @@ def train(
 
             loop.train(run, trainer, folder, steps, interval, show)
             progress.update(bar, completed=before + steps)
-            if progress.disable:
+            if progress.disable and processes.is_first():
                 last = results.of(run, results.read(folder / "curves.jsonl"))[-1]
                 progress.console.print(
                     report.run_line(last),

@@ -2,7 +2,7 @@
 """What is trained, on what: all of a run that its optimizer has no part in."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,14 @@ class Task(NamedTuple):
       loss: of (params, batch), a scalar.
       draw: the batch of (seed, step), a function of these alone.
       validation: all batches to validate on, (count, *shape of a batch), of uint8.
+      where: the mesh it is on, a `meshes.Where`; None: one device.
     """
 
     initial: Callable[[ArrayLike], optax.Params]
     loss: Callable[[optax.Params, jax.Array], jax.Array]
     draw: Callable[[int, int], np.ndarray]
     validation: np.ndarray
+    where: Any = None
 
     @property
     def batch(self) -> tuple[int, ...]:

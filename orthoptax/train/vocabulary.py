@@ -21,6 +21,7 @@ from orthoptax.transforms.learning_rate import scale_by_learning_rate
 Transform = optax.GradientTransformation
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 RATE = "learning_rate"  # the argument that is not the writer's to give
+PLACE = "place"  # as well, where a link goes to matrices by itself
 PLAIN_RATE = scale_by_learning_rate.__name__  # the link that does only this
 COMPRESSOR = "compressor"  # the argument that holds one, bare or lifted
 
@@ -75,7 +76,7 @@ def is_factory(thing: Any) -> bool:
 def parameters(thing: Any) -> dict[str, inspect.Parameter]:
     """The arguments that a chain may give."""
     every = inspect.signature(thing).parameters.items()
-    return {name: p for name, p in every if name != RATE}
+    return {name: p for name, p in every if name not in (RATE, PLACE)}
 
 
 def owns_rate(thing: Any) -> bool:

@@ -18,6 +18,7 @@ SMALL = {
         "optimizers": "--layers 1 --width 8 --repeats 1 --names muon dion",
         "polar": "--shapes 8 16 16 16 --repeats 2",
         "replicate": "--claims adago-digits --steps 2 --seeds 2 --rates 1",
+        "sharded": "--layers 1 --width 16 --cases FSDP-8 one",
         "step": "--layers 2 --width 16 --repeats 2",
     }.items()
 }
@@ -130,6 +131,29 @@ def test_step_in_16_bits(tmp_path):
     is_well_formed("step", lines)
     state, _ = figures(lines, ": state")
     assert state["ours"] == pytest.approx(12 * 2 * 16**2 * 2 / 1e6, rel=0.02)
+
+
+def test_sharded_counts_what_travels(small):
+    lines = small("sharded")
+    whole, half, _ = (
+        r
+        for r in figures(lines, "FSDP-8, 1x4 of 16: result bytes")
+        if "whole_matrices" in r["case"]
+    )
+    assert 0 < 2 * half["ours"] == whole["ours"] < whole["reference"]
+    _, lone = figures(lines, "one, 1 of 512x1024: result bytes")
+    assert lone["ours"] == 512 * 1024 * 4 / 1e6  # gathered once
+    assert lone["reference"] > lone["ours"]
+    _, work = figures(lines, "one, 1 of 512x1024: work over a single device's")
+    assert work["ours"] == 1
+
+
+def test_sharded_refuses_unknown_cases(tmp_path):
+    done = run("sharded", "--cases", "FSDP-9", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "'FSDP-9'" in done.stderr
+    assert "FSDP-8" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_polar_measures_the_error(small):

@@ -12,14 +12,16 @@ NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 
 
 def test_the_promised_notebooks_are_there():
-    assert {"quick_start", "layouts", "recombine"} <= {path.stem for path in NOTEBOOKS}
+    assert {"quick_start", "layouts", "recombine", "sharding"} <= {
+        path.stem for path in NOTEBOOKS
+    }
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     notebook = jupytext.read(path)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3")
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3")
     client.execute(cwd=str(tmp_path))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert len(code) >= 5
