@@ -163,9 +163,9 @@ def whole_matrices(
         do not cut a matrix share the work on it. Static.
       transport: what updates are rounded to while they travel, for example bfloat16;
         states are not rounded. None: their own dtype. Static.
-    Returns: a `Place`, for `place=` of `on_matrices` and every named optimizer. It works
-      inside your own `shard_map` too: over all axes that cut a matrix, or, from jax 0.10
-      on, over none of them.
+    Returns: a `Place`, for `place=` of `on_matrices` and every named optimizer. Works
+      inside your own `shard_map` over all axes that cut a matrix or, from jax 0.10 on,
+      over none of them.
     Raises: TypeError for a spec of another type; at the call ValueError for specs that
       do not fit the leaves, the mesh, or what the arrays show.
     Example:
