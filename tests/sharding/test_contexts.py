@@ -69,7 +69,7 @@ def test_jit_with_explicit_axes_and_no_place(scheme):
     steps.assert_cut(momenta(state), matrices(cut))
 
 
-@pytest.mark.parametrize("explicit", [slow(False), True])
+@pytest.mark.parametrize("explicit", [slow(False), slow(True)])
 def test_muon(explicit):
     specs = steps.specs("fsdp x tp")
     updates, state, cut = steps.sharded("muon", LAYERS, specs, explicit=explicit)
@@ -125,7 +125,7 @@ def test_inside_shard_map_over_all_axes(scheme, check_vma):
     jax.__version_info__ < (0, 10),
     reason="jax 0.8 and 0.9 cannot lower axis_index in a shard_map inside another",
 )
-@pytest.mark.parametrize("check_vma", [slow(False), True])
+@pytest.mark.parametrize("check_vma", [slow(False), slow(True)])
 def test_inside_shard_map_over_the_other_axis(check_vma):
     """Data parallel by the user's shard_map, cut over an axis that jit has."""
     specs, where = steps.specs("hsdp", PAIRS), steps.mesh()

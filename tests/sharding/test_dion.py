@@ -213,6 +213,7 @@ def test_no_gradient_is_averaged_over_replicas(apart):
     assert not found.in_branches
 
 
+@pytest.mark.slow
 def test_synchronizing_changes_the_momentum_and_not_the_trajectory(apart):
     grads, _, states, _, update = apart
     params, state = tree(0), states[0]
@@ -231,6 +232,7 @@ def test_synchronize_changes_the_number_of_replicas():
     assert momentum["layers"]["kernel"].shape == (4, 3, 32, 64)
 
 
+@pytest.mark.slow
 def test_a_gradient_of_low_rank_where_rows_are_cut():
     """Fewer directions than the rank: the columns that depend on others add nothing."""
     rng = np.random.default_rng(0)

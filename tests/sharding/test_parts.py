@@ -83,7 +83,9 @@ def test_a_cut_short_side_is_refused():
         tx.update(params, tx.init(params), params)
 
 
-@pytest.mark.parametrize("make", [adamuon, muon_hyperball])
+@pytest.mark.parametrize(
+    "make", [adamuon, pytest.param(muon_hyperball, marks=pytest.mark.slow)]
+)
 def test_later_norms_cost_two_reductions_in_all(make):
     params, specs, shardings = kernels(DEVICES, (64, 16), P("tp"))
     place = whole_matrices(specs, mesh=mesh())

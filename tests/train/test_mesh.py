@@ -106,6 +106,7 @@ def test_losses_are_those_of_one_device(name, mesh, trainer, alone, tmp_path):
     np.testing.assert_allclose(curve(tmp_path, RUN), alone(name), rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_parameters_and_momentum_are_cut_from_the_first_step(trainer):
     made = trainer("muon", "fsdp=4,tp=2")
     state = made.initial(0)
@@ -132,7 +133,7 @@ def test_all_of_ours_are_given_the_place(small):
 
 
 @pytest.mark.parametrize(
-    "then", [None, pytest.param("dp=2,fsdp=2", marks=pytest.mark.slow)]
+    "then", [pytest.param(m, marks=pytest.mark.slow) for m in (None, "dp=2,fsdp=2")]
 )
 def test_resumes_on_another_mesh(then, trainer, alone, tmp_path):
     with pytest.raises(Killed):
@@ -162,6 +163,7 @@ def test_a_mistake_is_one_message(mesh, expected, small):
     assert expected in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_mesh(text, tmp_path, monkeypatch, contents):
     shape = dataclasses.replace(SHAPE, learning_rates=(0.01,))
     monkeypatch.setitem(models.SHAPES, "tiny", shape)
