@@ -83,7 +83,13 @@ def test_every_program_is_tested():
     assert list(SMALL) == PROGRAMS
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+LONG = {"replicate", "sharded"}  # twenty seconds and more
+
+
+@pytest.mark.parametrize(
+    "program",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p in LONG)) for p in PROGRAMS],
+)
 def test_records(program, small):
     is_well_formed(program, small(program))
 
@@ -133,6 +139,7 @@ def test_step_in_16_bits(tmp_path):
     assert state["ours"] == pytest.approx(12 * 2 * 16**2 * 2 / 1e6, rel=0.02)
 
 
+@pytest.mark.slow
 def test_sharded_counts_what_travels(small):
     lines = small("sharded")
     whole, half, _ = (

@@ -17,6 +17,7 @@ def test_the_promised_notebooks_are_there():
     }
 
 
+@pytest.mark.slow  # two minutes; the lane `docs` runs them
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")

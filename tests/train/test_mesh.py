@@ -90,7 +90,7 @@ def alone(trainer, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "mesh"),
     [
-        ("muon", "fsdp=4,tp=2"),
+        pytest.param("muon", "fsdp=4,tp=2", marks=pytest.mark.slow),
         pytest.param("adamw", "dp=2,tp=2", marks=pytest.mark.slow),
         pytest.param("normuon", "dp=2,fsdp=2,tp=2", marks=pytest.mark.slow),
         pytest.param("dion", "fsdp=8", marks=pytest.mark.slow),
