@@ -196,6 +196,10 @@ def test_inside_shard_map_over_some_of_the_axes_that_cut():
     assert "axis_names" in str(error.value)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10),
+    reason="pmap does not show its axes in jax 0.8; its parameters are whole anyway",
+)
 def test_inside_pmap_without_a_place():
     tx = muon(RATE)
     mapped = jax.pmap(lambda p: tx.update(p, tx.init(p), p)[0], axis_name="i")
