@@ -95,11 +95,21 @@ def context(place: Any, leaves: Mapping[str, Any]) -> Context:
     """
     around = jax.sharding.get_abstract_mesh()
     inside = () if around.empty else tuple(around.manual_axes)
+    if not inside and place.axes and _bound(place.axes):
+        inside = tuple(place.axes)  # pmap before jax 0.10, or vmap with a name
     if inside:
         named = _mentioned(place, leaves)
         if not named or named & set(inside):
             return _manual(place, leaves, inside, named)
     return _automatic(place, leaves, around, inside)
+
+
+def _bound(axes: Sequence[str]) -> bool:
+    """Whether these are names of axes that code runs over here."""
+    try:
+        return all(lax.axis_size(name) for name in axes)
+    except NameError:
+        return False
 
 
 def _mentioned(place: Any, leaves: Mapping[str, Any]) -> set[str]:
