@@ -163,7 +163,7 @@ def test_pmap():
     def step(grads, params):
         return tx.update(grads, tx.init(params), params)[0]
 
-    mapped = steps.jit(jax.pmap(step, axis_name="i"))
+    mapped = jax.pmap(step, axis_name="i")
     updates = mapped(every(zoo.tree(1, PAIRS)), every(zoo.tree(0, PAIRS)))
     first = steps.local("normuon", PAIRS)[0][0]
     for device in range(8):
