@@ -51,6 +51,7 @@ class Request(NamedTuple):
     dtypes: {'updates' | 'params' | 'tree/...': {leaf name: dtype}}; those after
     'updates' are optional. cuts: of each leaf. sizes: of every mesh axis, in order.
     axes: those that may be used. transport: dtype of travelling updates, or None.
+    extra: arguments that the links are given as they are, or None.
     """
 
     links: MatrixLinks
@@ -60,6 +61,7 @@ class Request(NamedTuple):
     sizes: Mapping[str, int]
     axes: tuple[str, ...]
     transport: Any
+    extra: Mapping[str, Any] | None = None
 
 
 def schedule(request: Request) -> Schedule:
@@ -109,10 +111,9 @@ def _probe(
         given = dict(given)
         params = given.pop("params", None)
         trees = {key.removeprefix("tree/"): tree for key, tree in given.items()}
-        return links.update(leaves, about, state, params, trees, {})
+        return links.update(leaves, about, state, params, trees, request.extra)
 
-    result, after = jax.eval_shape(update, optional, some, state)
-    del after
+    result, _ = jax.eval_shape(update, optional, some, state)
     results = ("out", "kept") if isinstance(result, Compressed) else ("updates",)
     return needed(update, optional, some, state), results
 

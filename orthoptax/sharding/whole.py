@@ -69,9 +69,8 @@ class WholeMatrices:
             return place.update(links, leaves, about, state, params, trees, extra)
         given = {} if params is None else {"params": params}
         given |= {f"tree/{key}": tree for key, tree in trees.items()}
-        plan = schedule(
-            self._request(where, links, about, {"updates": leaves, **given})
-        )
+        request = self._request(where, links, about, {"updates": leaves, **given})
+        plan = schedule(request._replace(extra=extra))
         by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
         arrays = {("updates", n): x for n, x in leaves.items()}
         arrays |= {(k, n): given[k][n] for k in sorted(plan.read) for n in leaves}

@@ -4,11 +4,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from orthoptax import normuon
+from orthoptax import normuon, on_matrices
 from orthoptax.sharding import whole_matrices
 from tests import zoo
 from tests.sharding import steps
@@ -186,3 +187,20 @@ def test_float64(x64):
     updates, state, _ = steps.sharded("muon", PAIRS, specs, np.float64)
     steps.assert_equal((updates, state), steps.local("muon", PAIRS, np.float64))
     assert updates[-1]["layer_0"]["up"]["kernel"].dtype == np.float64
+
+
+def test_extra_arguments_reach_links_under_a_place():
+    """One that a link cannot do without is there when the exchange is planned, too."""
+    specs, where = steps.specs("fsdp x tp", PAIRS), steps.mesh()
+    init = lambda params: optax.EmptyState()
+
+    def update(updates, state, params=None, *, factor, **extra):
+        return jax.tree.map(lambda u: factor * u, updates), state
+
+    link = optax.GradientTransformationExtraArgs(init, update)
+    tx = on_matrices(link, place=whole_matrices(specs, mesh=where))
+    params = zoo.tree(0, PAIRS)
+    cut = jax.device_put(params, steps.shardings(where, specs))
+    updates, _ = tx.update(cut, tx.init(cut), factor=2.0)
+    matrices = lambda p: 2 * p if p.ndim == 2 else p  # the others pass through
+    zoo.assert_close(updates, jax.tree.map(matrices, params))

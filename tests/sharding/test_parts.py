@@ -28,7 +28,7 @@ def kernels(number, shape, spec):
     return params, specs, jax.tree.map(lambda s: NamedSharding(mesh(), s), specs)
 
 
-def both(make, place, params, shardings, rtol=5e-5):
+def both(make, place, params, shardings):
     """(updates with a place, without, what the first costs), after two steps."""
     results = []
     for where, cut in ((place, shardings), (None, None)):
@@ -40,7 +40,7 @@ def both(make, place, params, shardings, rtol=5e-5):
         results.append((updates, count(update.lower(w, state, w).compile())))
     (there, cost), (here, alone) = results
     for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
-        np.testing.assert_allclose(a, b, atol=rtol * float(jnp.max(jnp.abs(b))))
+        np.testing.assert_allclose(a, b, atol=5e-5 * float(jnp.max(jnp.abs(b))))
     return cost, alone
 
 
@@ -52,18 +52,18 @@ def both(make, place, params, shardings, rtol=5e-5):
 def test_small_matrices_are_shared_out(shape, spec):
     """A matrix a device: Gram matrices are scattered, their factors gathered."""
     params, specs, shardings = kernels(DEVICES, shape, spec)
-    polar = gram_newton_schulz(restarts=())
+    stages = 5  # of a schedule that rounding does not upset
+    polar = gram_newton_schulz([(1.5, -0.5)] * stages, restarts=())
     make = lambda place: muon(0.02, polar=polar, place=place)
-    # Without restarts rounding is amplified, and differently in either form.
-    cost, _ = both(make, in_parts(specs, mesh=mesh()), params, shardings, rtol=1e-3)
+    cost, _ = both(make, in_parts(specs, mesh=mesh()), params, shardings)
     large = [c for c in cost.collectives if c.result_bytes > DEVICES * FLOAT]
     gram = SIZE * SIZE * FLOAT
     found = sorted((c.kind, c.result_bytes) for c in large)
     assert found == [("all-gather", DEVICES * gram), ("reduce-scatter", gram)]
-    stages, long = 5, max(shape) // DEVICES
+    long = max(shape) // DEVICES
     products = DEVICES * 2 * (2 * SIZE**2 * long)  # X X^T and Q X, a part of each
-    # Of one small matrix: R^2, then Q Z, R Z and Z W between two stages.
-    products += (stages + 3 * (stages - 1)) * 2 * SIZE**3
+    # Of one small matrix: Q Z, R Z and Z W between two stages.
+    products += 3 * (stages - 1) * 2 * SIZE**3
     assert cost.flops == products
 
 
