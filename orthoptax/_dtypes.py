@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import core
-from jax.experimental.shard_alike import shard_alike
 from jax.typing import ArrayLike, DTypeLike
 
 
@@ -37,7 +36,9 @@ def times(x: jax.Array, factor: ArrayLike) -> jax.Array:
 def zeros_beside(p: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
     """Zeros of a parameter's shape that lie where it lies, under jit too.
 
-    There `zeros_like` alone is a constant, which every device of a mesh gets whole.
+    There `zeros_like` alone is a constant, which every device of a mesh gets whole. So
+    it is asked which entries are finite and not a number: none, but of each entry.
     """
-    zeros = jnp.zeros_like(p, dtype=dtype)
-    return shard_alike(p, zeros)[1] if isinstance(p, core.Tracer) else zeros
+    if not isinstance(p, core.Tracer):
+        return jnp.zeros_like(p, dtype=dtype)
+    return (jnp.isfinite(p) & jnp.isnan(p)).astype(dtype or p.dtype)
