@@ -18,11 +18,17 @@ WEEK = 7 * 24 * 3600
 
 
 def pytest_configure(config):
-    """Takes what earlier runs compiled from pytest's cache: most of the suite's time.
+    """Sets how and how often programs are compiled, which is most of the suite's time.
+
+    The fast suite leaves out optimizations of machine code; the program XLA makes is the
+    same. `make slow` has them all. What earlier runs compiled is taken from pytest's cache.
 
     Every process works on links of its own, since jax does not write a file at once and
     another process could read half of it.
     """
+    if config.option.markexpr == "not slow":
+        flags = os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"
+        os.environ["XLA_FLAGS"] = " ".join(flags).strip()
     if not hasattr(config, "cache"):
         return  # -p no:cacheprovider
     shared = config.cache.mkdir("compiled")

@@ -168,6 +168,8 @@ def _take_back(
     if exchange.gather:
         results = results[_index(exchange.cut)][None]
     elif exchange.cut:
+        # Else a CPU's part of each exchange is compiled with its own copy of all this.
+        results = lax.optimization_barrier(results)
         results = lax.all_to_all(results, exchange.cut, 0, 0, tiled=True)
     if exchange.split:
         results = _collect(results, exchange)

@@ -32,8 +32,15 @@ REPLAYS = table("REPLAYS")  # algorithm: (case, dtype) -> None, for all other re
 
 
 def runs() -> list:
+    """Every case in every precision; optimizers in float32 take long to compile."""
+    slow = {True: [pytest.mark.slow], False: []}
     return [
-        pytest.param(case, dtype, id=f"{case.path.stem}-{dtype}")
+        pytest.param(
+            case,
+            dtype,
+            id=f"{case.path.stem}-{dtype}",
+            marks=slow[dtype == "float32" and case.steps > 0],
+        )
         for case in cases()
         for dtype in case.dtypes()
     ]
