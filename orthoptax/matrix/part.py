@@ -112,6 +112,21 @@ def norms(
     return {n: units[n] * jnp.sqrt(x) for n, x in sums.items()}
 
 
+def row_sums(
+    xs: Mapping[Any, jax.Array], parts: Mapping[Any, Part] | None = None
+) -> dict[Any, jax.Array]:
+    """Sums over columns of which each device has its share, one reduction in all.
+
+    Args:
+      xs: {name: (..., rows, numbers)}, the sums over the columns that are here.
+      parts: {name: how the matrix lies}; None: all are whole.
+    """
+    if parts is None:
+        return dict(xs)
+    along = {name: dataclasses.replace(parts[name], rows=()) for name in xs}
+    return _reduced(lax.psum, xs, along)
+
+
 def _reduced(
     op: Callable[..., jax.Array],
     xs: Mapping[Any, jax.Array],

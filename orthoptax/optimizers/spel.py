@@ -86,14 +86,15 @@ def spel(
     polar = newton_schulz(QUINTIC) if polar is None else polar
     matrix = optax.chain(
         momentum(b1, nesterov=nesterov, mu_dtype=mu_dtype),
+        # All on matrices: on a mesh one exchange then serves both polar factors.
         on_matrices(
             orthogonalize(polar),
             after_or_nothing(after),
+            decoupled(weight_decay),
+            scale_by_learning_rate(learning_rate),
+            project_weights(stiefel(polar)),
             layout=layout,
             place=place,
         ),
-        decoupled(weight_decay),
-        scale_by_learning_rate(learning_rate),
-        on_matrices(project_weights(stiefel(polar)), layout=layout, place=place),
     )
     return by_layout(matrix=matrix, rest=rest, layout=layout, place=place)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrapper: one optimizer for the directions of the rows, another for their lengths."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,12 @@ import optax
 
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
-from orthoptax._types import Layout, Place, step_link
+from orthoptax._types import Layout, OnParts, Place, step_link
+from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.wrap import on_matrices
+from orthoptax.matrix.part import Part, row_sums
 from orthoptax.matrix.running import norm as euclidean
+from orthoptax.matrix.running import power_of_two
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 
 FLOOR = 1e-12  # of a row's length, so that a zero row has a direction to grow in
@@ -87,20 +91,41 @@ def weight_norm(
         zeros = jax.tree.map(lambda w: jnp.zeros_like(_length(w)), params)
         return WeightNormRowsState(zeros, grow.init(zeros))
 
-    def tangent(u: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def tangent(
+        u: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        parts: Mapping[str, Part] | None = None,
+        **extra: Any,
+    ) -> Any:
         del extra
-        return jax.tree.map(_tangent, u, params, state.norm), state
+        rows = _rows(named_leaves(u), named_leaves(params), parts)
+        own = lambda n, g, w, norm: _tangent(g, w, norm, rows[n])
+        return map_named(own, u, params, state.norm), state
 
-    def arrive(u: Any, state: Any, params: Any, *, grad: Any, **extra: Any) -> Any:
-        lengths = jax.tree.map(_length, params)
-        along = jax.tree.map(lambda g, w: _along(g, w)[1], grad, params)
-        steps, magnitude = grow.update(along, state.magnitude, lengths, **extra)
-        pairs = jax.tree.map(_arrive, u, params, state.norm, steps)
-        pick = lambda i: jax.tree.map(lambda _, pair: pair[i], u, pairs)
-        return pick(0), WeightNormRowsState(pick(1), magnitude)
+    def arrive(
+        u: Any,
+        state: Any,
+        params: Any,
+        *,
+        grad: Any,
+        parts: Mapping[str, Part] | None = None,
+        **extra: Any,
+    ) -> Any:
+        steps, weights = named_leaves(u), named_leaves(params)
+        rows = _rows(named_leaves(grad), weights, parts, steps)
+        pick = lambda i: map_named(lambda n, _: rows[n][i], state.norm)
+        grown, magnitude = grow.update(pick(1), state.magnitude, pick(0), **extra)
+        grown, norms = named_leaves(grown), named_leaves(state.norm)
+        after = {
+            n: _arrive(steps[n], weights[n], norms[n], grown[n], rows[n]) for n in steps
+        }
+        own = lambda i: map_named(lambda n, _: after[n][i], u)
+        return own(0), WeightNormRowsState(own(1), magnitude)
 
     lift = lambda update: on_matrices(
-        optax.GradientTransformationExtraArgs(init_rows, update),
+        OnParts(init_rows, update),
         layout=layout,
         place=place,
     )
@@ -125,35 +150,76 @@ def weight_norm(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+class _Rows(NamedTuple):
+    """What a sum over columns says of the rows of one matrix, each (..., rows, 1).
+
+    length: |w|. along: <G, w / |w|>. unit: what the steps were divided by, a power of
+    two. beside: <w, u> / unit. step: <u, u> / unit^2.
+    """
+
+    length: jax.Array
+    along: jax.Array
+    unit: jax.Array
+    beside: jax.Array
+    step: jax.Array
+
+
 def _length(w: jax.Array) -> jax.Array:
     """|w| of each row, (..., rows, 1), at least `FLOOR`; float32 or wider."""
     length = euclidean(w.astype(work_dtype(w.dtype)), -1)
     return jnp.maximum(length, jnp.asarray(FLOOR, length.dtype))
 
 
-def _along(g: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(w / |w|, <G, w / |w|>) of each row, in the wider of the dtypes."""
-    work = work_dtype(wider(g.dtype, w.dtype))
-    unit = w.astype(work) / _length(w).astype(work)
-    along = jnp.sum(g.astype(work) * jnp.conj(unit), axis=-1, keepdims=True)
-    return unit, jnp.real(along)
+def _rows(
+    grads: Mapping[str, jax.Array],
+    weights: Mapping[str, jax.Array],
+    parts: Mapping[str, Part] | None,
+    steps: Mapping[str, jax.Array] | None = None,
+) -> dict[str, _Rows]:
+    """What is to be known of the rows; of cut matrices by one reduction.
+
+    Where columns are cut, rows of a step longer than 1e19 overflow: a common unit would
+    be another reduction.
+    """
+    dot = lambda x, y: jnp.real(jnp.sum(x * jnp.conj(y), axis=-1, keepdims=True))
+    sums, units = {}, {}
+    for name, w in weights.items():
+        work = work_dtype(wider(grads[name].dtype, w.dtype))
+        w, g = w.astype(work), grads[name].astype(work)
+        found = [dot(w, w), dot(g, w)]
+        if steps is not None:
+            u = steps[name].astype(work)
+            if parts is None:
+                largest = jnp.max(jnp.abs(u), axis=-1, keepdims=True, initial=0)
+                units[name] = power_of_two(jnp.maximum(largest, jnp.ones_like(largest)))
+                u = u / units[name].astype(work)
+            found += [dot(w, u), dot(u, u)]
+        sums[name] = jnp.concatenate(found, axis=-1)
+    result = {}
+    for name, x in row_sums(sums, parts).items():
+        square, product, *rest = jnp.split(x, x.shape[-1], axis=-1)
+        length = jnp.maximum(jnp.sqrt(square), jnp.asarray(FLOOR, square.dtype))
+        unit = units.get(name, jnp.ones_like(length))
+        rest = rest or [jnp.zeros_like(length)] * 2
+        result[name] = _Rows(length, product / length, unit, *rest)
+    return result
 
 
-def _began(w: jax.Array, norm: jax.Array) -> jax.Array:
+def _began(norm: jax.Array, rows: _Rows) -> jax.Array:
     """|v|, which is |w| until the first step."""
-    length = _length(w)
-    return jnp.where(norm == 0, length, norm.astype(length.dtype))
+    return jnp.where(norm == 0, rows.length, norm.astype(rows.length.dtype))
 
 
-def _tangent(g: jax.Array, w: jax.Array, norm: jax.Array) -> jax.Array:
+def _tangent(g: jax.Array, w: jax.Array, norm: jax.Array, rows: _Rows) -> jax.Array:
     """The gradient by v, of the gradient by w."""
-    unit, along = _along(g, w)
-    factor = (_length(w) / _began(w, norm)).astype(unit.dtype)
-    return (factor * (g.astype(unit.dtype) - unit * along)).astype(g.dtype)
+    work = work_dtype(wider(g.dtype, w.dtype))
+    unit = w.astype(work) / rows.length.astype(work)
+    factor = (rows.length / _began(norm, rows)).astype(work)
+    return (factor * (g.astype(work) - unit * rows.along.astype(work))).astype(g.dtype)
 
 
 def _arrive(
-    u: jax.Array, w: jax.Array, norm: jax.Array, step: jax.Array
+    u: jax.Array, w: jax.Array, norm: jax.Array, step: jax.Array, rows: _Rows
 ) -> tuple[jax.Array, jax.Array]:
     """(the change of w, the new |v|) for a step u of v and one of g.
 
@@ -164,15 +230,15 @@ def _arrive(
         |v| / |v'| - 1 = -<2 v + u, u> / (|v'| (|v'| + |v|))
     """
     work = work_dtype(wider(u.dtype, w.dtype))
-    real = jnp.finfo(work).dtype
-    length, was = _length(w).astype(real), _began(w, norm).astype(real)
-    v = (was / length).astype(work) * w.astype(work)
-    now = _length(v + u.astype(work)).astype(real)
-    v, u_ = v / now.astype(work), u.astype(work) / now.astype(work)
-    more = jnp.real(jnp.sum((2 * v + u_) * jnp.conj(u_), axis=-1, keepdims=True))
-    turned = -more / (1 + was / now)
-    grown = step.astype(real) / length
+    length, was = rows.length, _began(norm, rows)
+    small = was / rows.unit
+    more = 2 * small / length * rows.beside + rows.step  # <2 v + u, u> / unit^2
+    now = rows.unit * jnp.sqrt(jnp.square(small) + more)
+    now = jnp.maximum(now, jnp.asarray(FLOOR, now.dtype))
+    turned = -more / jnp.square(now / rows.unit) / (1 + was / now)
+    grown = step.astype(now.dtype) / length
     share = turned + grown * (1 + turned)
     change = share.astype(work) * w.astype(work)
-    change = change + (length * (1 + grown)).astype(work) * u_
+    turn = u.astype(work) / now.astype(work)
+    change = change + (length * (1 + grown)).astype(work) * turn
     return change.astype(u.dtype), now.astype(norm.dtype)

@@ -8,8 +8,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from orthoptax import adamuon, muon, muon_hyperball
-from orthoptax.matrix import gram_newton_schulz, newton_schulz
+from orthoptax import adamuon, muon, muon_hyperball, muown, spel
+from orthoptax.matrix import gram_newton_schulz, newton_schulz, svd
 from orthoptax.sharding import count, in_parts, whole_matrices
 
 SIZE, DEVICES, FLOAT = 16, 8, 4
@@ -34,10 +34,11 @@ def both(make, place, params, shardings):
     for where, cut in ((place, shardings), (None, None)):
         tx = make(where)
         w = params if cut is None else jax.device_put(params, cut)
+        grads = jax.tree.map(lambda x: jnp.sin(3 * x), w)
         state, update = tx.init(w), jax.jit(tx.update)
         for _ in range(2):
-            updates, state = update(w, state, w)
-        results.append((updates, count(update.lower(w, state, w).compile())))
+            updates, state = update(grads, state, w)
+        results.append((updates, count(update.lower(grads, state, w).compile())))
     (there, cost), (here, alone) = results
     for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-5 * float(jnp.max(jnp.abs(b))))
@@ -83,8 +84,21 @@ def test_a_cut_short_side_is_refused():
         tx.update(params, tx.init(params), params)
 
 
+def test_both_polar_factors_of_spel_share_an_exchange():
+    params, specs, shardings = kernels(DEVICES, (64, 16), P("tp"))
+    place = whole_matrices(specs, mesh=mesh())
+    make = lambda p: spel(0.02, polar=svd(), place=p)
+    cost, _ = both(make, place, params, shardings)
+    assert [c.kind for c in cost.collectives] == ["all-to-all"] * 2
+    shard = DEVICES * 64 * 16 * FLOAT // DEVICES
+    norms = 2 * DEVICES * FLOAT  # one number a matrix, in rows of the buffer
+    there, back = (c.result_bytes for c in cost.collectives)
+    assert 2 * shard <= there <= 2 * shard + norms * 16
+    assert shard <= back <= shard + norms * 16
+
+
 @pytest.mark.parametrize(
-    "make", [adamuon, pytest.param(muon_hyperball, marks=pytest.mark.slow)]
+    "make", [adamuon, pytest.param(muon_hyperball, marks=pytest.mark.slow), muown]
 )
 def test_later_norms_cost_two_reductions_in_all(make):
     params, specs, shardings = kernels(DEVICES, (64, 16), P("tp"))
