@@ -66,8 +66,36 @@ class Request(NamedTuple):
     team: int = 1
 
 
+class Grouped(NamedTuple):
+    """The leaves, those together that are exchanged together; else as in `Schedule`.
+
+    groups: {(axes that cut them, axes that share the work): leaves}.
+    """
+
+    groups: Mapping[tuple[tuple[str, ...], tuple[str, ...]], Sequence[LeafUnits]]
+    state: Mapping[str, Mapping[StateKey, Path]]
+    common: tuple[Path, ...]
+    cuts: Mapping[tuple[str, Any], Cuts]
+    read: frozenset[str]
+
+
 def schedule(request: Request) -> Schedule:
     """Plans all exchanges of an update."""
+    return scheduled(grouped(request), request)
+
+
+def scheduled(found: Grouped, request: Request) -> Schedule:
+    """The same, where leaves are grouped already."""
+    sizes, transport, team = request.sizes, request.transport, request.team
+    exchanges = tuple(
+        plan_exchange(leaves, sizes, cut, split, transport, team)
+        for (cut, split), leaves in found.groups.items()
+    )
+    return Schedule(exchanges, *found[1:])
+
+
+def grouped(request: Request) -> Grouped:
+    """What travels with each leaf, and which leaves travel together."""
     links, about = request.links, request.about
     names = {m: n for n in about for m in matrix_names(n, about[n].view)}
     whole = {
@@ -90,13 +118,7 @@ def schedule(request: Request) -> Schedule:
         own = {key: by_path[path] for key, path in index[name].items()}
         leaf, where = _leaf_units(request, name, own, cuts, read, results)
         groups.setdefault(where, []).append(leaf)
-    exchanges = tuple(
-        plan_exchange(
-            leaves, request.sizes, cut, split, request.transport, request.team
-        )
-        for (cut, split), leaves in groups.items()
-    )
-    return Schedule(exchanges, index, tuple(common), cuts, frozenset(read))
+    return Grouped(groups, index, tuple(common), cuts, frozenset(read))
 
 
 def _probe(
