@@ -28,6 +28,9 @@ BOTH, TURNED = P("a", "b"), P("b", "a")
 HALF_CUT = together(many(5, (8, 16), P("b")), kernel((8, 8), P("b"), "square"))
 UNEVEN = together(many(9, (8, 16), BOTH), kernel((32, 8), TURNED, "tall"))
 FEW = together(many(3, (8, 16), BOTH), kernel((32, 8), TURNED, "tall"))
+NINE = together(  # of a stack eight layers go alone
+    kernel((9, 8, 16), P(None, "a", "b"), "layers"), kernel((32, 8), TURNED, "tall")
+)
 ODD = together(  # 12 is no multiple of 2 x 4, nor 8 of 8 parts of fractions
     many(3, (8, 12), BOTH), kernel((8, 8), P(OVER_8), "square")
 )
@@ -37,6 +40,7 @@ STACKS = together(
 )
 CASES = {  # (shapes, specs), team
     "uneven": (UNEVEN, 2),
+    "nine": (NINE, 2),
     "few": (FEW, 2),
     "lone": (kernel((8, 64), P("a", "b")), 8),
     "stacks": (STACKS, 2),
@@ -49,7 +53,7 @@ CASES = {  # (shapes, specs), team
 }
 
 
-@pytest.mark.parametrize("case", ["uneven", *map(slow, ["lone", *list(CASES)[3:]])])
+@pytest.mark.parametrize("case", ["nine", *(slow(c) for c in CASES if c != "nine")])
 def test_numbers_are_those_of_one_device(case):
     (shapes, specs), team = CASES[case]
     ours = steps.sharded("muon", shapes, specs, arguments={"polar": GRAM}, team=team)
@@ -183,7 +187,8 @@ def test_twelve_of_one_shape_over_eight(way):
     assert found.in_branches == ()
 
 
-@pytest.mark.parametrize("way", ["both", *map(slow, ["rows", "columns"])])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", test_counts.WAYS)
 def test_a_lone_matrix_in_the_gram_form(way):
     """There, one sum of a triangle where the scale is read off it, and back."""
     polar = gram_newton_schulz([(1.5, -0.5)] * 5, restarts=(), scale=schatten(1e-8))

@@ -75,7 +75,7 @@ def test_without_a_peak_matrices_go_whole(x64):
 )
 def test_chips_by_what_jax_calls_them(kind, name):
     class Shown:
-        class abstract_device:  # noqa: N801
+        class abstract_device:
             device_kind = kind
 
     assert hardware_of(Shown()) is HARDWARE[name]

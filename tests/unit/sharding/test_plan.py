@@ -197,6 +197,14 @@ def test_dion_in_parts_is_nearly_that_of_the_compiled_program(case):
     assert chosen.cost.total_flops == pytest.approx(found.flops, rel=0.08)
 
 
+def test_teams_that_wait_are_padding():
+    """Six over four teams of two: two each, of which a quarter is none."""
+    cost, size = offered(planned("six", GRAM), "whole matrices, teams").cost, 64 * 128
+    assert cost.padding == 2 * 2 / 8 * size * FLOAT
+    assert cost.imbalance[1] == 8 / 6
+    assert (cost.work_bytes, cost.floor) == (size * FLOAT, 2 * 6 / 8 * size * FLOAT)
+
+
 def test_teams_are_offered_where_links_can():
     best = planned("six", GRAM)
     assert re.search(r"6 of 128x64 by \d teams? of \d devices", str(best))
