@@ -11,10 +11,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from orthoptax import dion, muon, normuon
-from orthoptax._types import OnParts
+from orthoptax._types import KernelOnParts
 from orthoptax.layout import flax, on_matrices
 from orthoptax.matrix import gram_newton_schulz, schatten
-from orthoptax.sharding import whole_matrices
+from orthoptax.sharding import device, whole_matrices
 from orthoptax.transforms import orthogonalize
 from tests import zoo
 from tests.sharding import steps, test_counts
@@ -26,14 +26,12 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 GRAM = gram_newton_schulz()
 BOTH, TURNED = P("a", "b"), P("b", "a")
 HALF_CUT = together(many(5, (8, 16), P("b")), kernel((8, 8), P("b"), "square"))
-UNEVEN = together(many(9, (8, 16), BOTH), kernel((32, 8), TURNED, "tall"))
+UNEVEN = together(
+    many(9, (8, 16), BOTH), kernel((12, 32, 8), P(None, "b", "a"), "layers")
+)
 FEW = together(many(3, (8, 16), BOTH), kernel((32, 8), TURNED, "tall"))
-NINE = together(  # of a stack eight layers go alone
-    kernel((9, 8, 16), P(None, "a", "b"), "layers"), kernel((32, 8), TURNED, "tall")
-)
-ODD = together(  # 12 is no multiple of 2 x 4, nor 8 of 8 parts of fractions
-    many(3, (8, 12), BOTH), kernel((8, 8), P(OVER_8), "square")
-)
+NINE = kernel((9, 8, 16), P(None, "a", "b"), "layers")  # of which eight go alone
+ODD = many(3, (8, 12), BOTH)  # no part has a side that four can share: all goes whole
 STACKS = together(
     kernel((3, 8, 16), P(None, "a", "b"), "layers"),
     kernel((3, 3, 2, 16), P(*[None] * 3, OVER_8), "conv"),
@@ -53,12 +51,26 @@ CASES = {  # (shapes, specs), team
 }
 
 
+@pytest.fixture
+def joint(monkeypatch):
+    """A list that grows wherever teams get something to do."""
+    real, found = device._jointly, []
+
+    def spy(exchange, *rest):
+        found.append(exchange.together)
+        return real(exchange, *rest)
+
+    monkeypatch.setattr(device, "_jointly", spy)
+    return found
+
+
 @pytest.mark.parametrize("case", ["nine", *(slow(c) for c in CASES if c != "nine")])
-def test_numbers_are_those_of_one_device(case):
+def test_numbers_are_those_of_one_device(case, joint):
     (shapes, specs), team = CASES[case]
     ours = steps.sharded("muon", shapes, specs, arguments={"polar": GRAM}, team=team)
     steps.assert_equal(ours, steps.local("muon", shapes, polar=GRAM))
     steps.assert_cut(ours[0][-1], ours[2])
+    assert bool(joint) == (case != "odd")
 
 
 @pytest.mark.parametrize("case", ["lone", slow("uneven")])
@@ -69,11 +81,19 @@ def test_numbers_in_double_precision(case, x64):
     steps.assert_equal(ours, steps.local("muon", shapes, dtype, polar=GRAM), 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [slow(jnp.bfloat16), slow(jnp.complex64)])
-def test_other_dtypes(dtype):
+PARAMS = {
+    "bfloat16": lambda shapes: zoo.tree(0, shapes, jnp.bfloat16),
+    "complex64": lambda shapes: jax.tree.map(
+        jax.lax.complex, zoo.tree(0, shapes), zoo.tree(1, shapes)
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", PARAMS)
+def test_other_dtypes(dtype, joint):
     shapes, specs = many(3, (8, 16), BOTH)
-    params = zoo.tree(0, shapes, np.float32)
-    params = jax.tree.map(lambda x, y: (x + 1j * y).astype(dtype), params, params)
+    params = PARAMS[dtype](shapes)
     where = steps.mesh()
     put = jax.device_put(params, steps.shardings(where, specs))
     links = lambda place: muon(0.02, polar=GRAM, place=place)
@@ -82,10 +102,12 @@ def test_other_dtypes(dtype):
     theirs = steps.take(links(None), params, [params])
     both = lambda t: jax.tree.map(lambda x: np.stack([x.real, x.imag]), t)
     steps.assert_equal(*map(both, map(jax.device_get, (ours, theirs))))
+    assert {str(x.dtype) for x in jax.tree.leaves(ours[0])} == {dtype}
+    assert joint
 
 
 @pytest.mark.slow
-def test_blocks_of_a_fused_projection(x64):
+def test_blocks_of_a_fused_projection(x64, joint):
     """Queries are as wide as tall, keys and values wide: columns are the long side."""
     layout = flax(fused={"qkv": (16, 8, 8)})
     shapes, specs = kernel((16, 32), P("a", "b"), "qkv")
@@ -93,6 +115,7 @@ def test_blocks_of_a_fused_projection(x64):
     dtype = np.float64
     ours = steps.sharded("muon", shapes, specs, dtype, arguments=given, team=2)
     steps.assert_equal(ours, steps.local("muon", shapes, dtype, **given), 1e-11)
+    assert joint
 
 
 class Sums(NamedTuple):
@@ -129,13 +152,13 @@ def sums():
         }
         return result, new
 
-    return OnParts(init, update)
+    return KernelOnParts(init, update)
 
 
 @pytest.mark.parametrize(
     "case", ["few", *map(slow, ["uneven", "half cut", "replicated"])]
 )
-def test_states_travel_with_their_fraction(case):
+def test_states_travel_with_their_fraction(case, joint):
     """Two steps, so that the state has come back, and gone there, once."""
     (shapes, specs), team = CASES[case]
     params, where = zoo.tree(0, shapes), steps.mesh()
@@ -146,7 +169,8 @@ def test_states_travel_with_their_fraction(case):
     start = steps.spread(tx.init(put(params)), where)
     ours = steps.take(tx, put(params), list(map(put, grads)), start=start)
     theirs = steps.take(links(None), params, grads)
-    steps.assert_equal(ours, jax.device_get(theirs))
+    steps.assert_equal(ours, jax.device_get(theirs), 2e-5)
+    assert joint
     for mine, alone in zip(ours[1].links[0], theirs[1].links[0], strict=True):
         assert {n: x.shape for n, x in mine.items()} == {
             n: x.shape for n, x in alone.items()
