@@ -24,6 +24,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from orthoptax import dion, muon, normuon
 from orthoptax._types import Place
+from orthoptax.matrix import gram_newton_schulz
 from orthoptax.sharding import count, in_parts, state_specs, whole_matrices
 
 DEVICES = 8
@@ -59,7 +60,8 @@ class Case(NamedTuple):
     """Leaves on a mesh.
 
     mesh: {axis: size}. wide: how kernels that widen are cut, and equal leaves. other:
-    the rest. leaves: number of equal leaves, or `LAYERS`. shape: theirs.
+    the rest. leaves: number of equal leaves, or `LAYERS`. shape: theirs. team: devices
+    that work together on matrices that do not go evenly.
     """
 
     mesh: Mapping[str, int]
@@ -67,6 +69,7 @@ class Case(NamedTuple):
     other: Cut = ()
     leaves: int | Literal["layers"] = LAYERS
     shape: tuple[int, ...] = (512, 1024)
+    team: int = 1
 
 
 CASES = {
@@ -77,8 +80,8 @@ CASES = {
     "rows": Case(FSDP, ("fsdp",), leaves=16),
     "columns": Case(FSDP, (None, "fsdp"), leaves=16),
     "both": Case(BOTH, ("fsdp", "tp"), leaves=16),
-    "twelve": Case(FSDP, ("fsdp",), leaves=12, shape=(768, 3072)),
-    "one": Case(FSDP, ("fsdp",), leaves=1),
+    "twelve": Case(FSDP, ("fsdp",), leaves=12, shape=(768, 3072), team=2),
+    "one": Case(FSDP, ("fsdp",), leaves=1, team=DEVICES),
     "stack": Case(FSDP, ("fsdp",), leaves=1, shape=(16, 512, 1024)),
 }
 
@@ -108,8 +111,8 @@ class Method(NamedTuple):
     always: bool = False
 
 
-def whole(transport: Any = None) -> Callable[[Any, Any], Place]:
-    return lambda specs, mesh: whole_matrices(specs, mesh=mesh, transport=transport)
+def whole(**options: Any) -> Callable[[Any, Any], Place]:
+    return lambda specs, mesh: whole_matrices(specs, mesh=mesh, **options)
 
 
 MUON, NORMUON = functools.partial(muon, RATE), functools.partial(normuon, RATE)
@@ -118,10 +121,19 @@ METHODS = {
     REFERENCE: Method(optax_muon, always=True),
     "muon, no place": Method(MUON, always=True),
     "muon, whole_matrices": Method(MUON, whole(), always=True),
-    "muon, whole_matrices, bfloat16": Method(MUON, whole(jnp.bfloat16)),
+    "muon, whole_matrices, bfloat16": Method(MUON, whole(transport=jnp.bfloat16)),
     "normuon, whole_matrices": Method(NORMUON, whole()),
     "dion at rank 1/4, in_parts": Method(DION, lambda s, m: in_parts(s, mesh=m)),
 }
+
+
+def teams(team: int) -> dict[str, Method]:
+    """Whole matrices with teams, and what to compare them with."""
+    gram = functools.partial(muon, RATE, polar=gram_newton_schulz())
+    return {
+        "muon in Gram form, whole_matrices": Method(gram, whole()),
+        f"the same, team={team}": Method(gram, whole(team=team)),
+    }
 
 
 class Measured(NamedTuple):
@@ -226,10 +238,15 @@ def measure(name: str, layers: int, width: int) -> Measured:
         tree = equal(case.leaves, case.shape)
         title = f"{name}, {case.leaves} of {'x'.join(map(str, case.shape))}"
     lines = {}
-    for line, method in METHODS.items():
-        if method.always or case.leaves == LAYERS:
-            with doing(f"{title}: {line}"):
-                lines[line] = figures(method, case, tree)
+    methods = {
+        line: method
+        for line, method in METHODS.items()
+        if method.always or case.leaves == LAYERS
+    }
+    methods |= teams(case.team) if case.team > 1 else {}
+    for line, method in methods.items():
+        with doing(f"{title}: {line}"):
+            lines[line] = figures(method, case, tree)
     return Measured(title, lines)
 
 

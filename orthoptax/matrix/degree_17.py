@@ -161,7 +161,7 @@ def degree_17(
         coefficients = jax.tree.map(lambda c: jnp.asarray(c).astype(wide), table)
 
         def stage(y: jax.Array, p: Factored, gram: jax.Array | None) -> jax.Array:
-            powers = [inner.product(y, y) if gram is None else gram]  # Y_1, Y_2, ...
+            powers = [inner.gram(y) if gram is None else gram]  # Y_1, Y_2, ...
             for a, b in zip(p.left, p.right, strict=True):
                 factors = (plus_identity(_sum(c, powers), c[0]) for c in (a, b))
                 powers.append(small.matmul(*factors))

@@ -43,7 +43,7 @@ def aol(eps: float | None = None) -> Scale:
 
     def scale(x: jax.Array, inner: Inner) -> Scaled:
         x = near_one(x, inner) if eps is None else x
-        gram = inner.product(x, x)
+        gram = inner.gram(x)
         d = jnp.sum(jnp.abs(gram), axis=-1, keepdims=True)
         root = jnp.sqrt(_at_least(d, eps))
         wide = root.astype(gram.dtype)
@@ -77,7 +77,7 @@ def schatten(eps: float | None = None) -> Scale:
 
     def scale(x: jax.Array, inner: Inner) -> Scaled:
         x = near_one(x, inner) if eps is None else x
-        gram = inner.product(x, x)
+        gram = inner.gram(x)
         square = _at_least(_frobenius(gram), eps)
         return Scaled(
             x / jnp.sqrt(square).astype(x.dtype), gram / square.astype(gram.dtype)
@@ -112,7 +112,7 @@ def spectral(eps: float | None = None) -> Scale:
 
     def scale(x: jax.Array, inner: Inner) -> Scaled:
         x = near_one(x, inner) if eps is None else x
-        gram = inner.product(x, x)
+        gram = inner.gram(x)
         square = jnp.linalg.eigvalsh(gram)[..., -1:, None]
         return _divided(x, gram, jnp.sqrt(jnp.maximum(square, 0)), eps)
 
@@ -155,7 +155,7 @@ def gelfand(degree: int = 5, eps: float | None = None) -> Scale:
 
     def scale(x: jax.Array, inner: Inner) -> Scaled:
         x = near_one(x, inner) if eps is None else x
-        gram = inner.product(x, x)
+        gram = inner.gram(x)
         square = jnp.trace(gram, axis1=-2, axis2=-1).real[..., None, None]
         unit = gram / _at_least(square, None).astype(gram.dtype)  # of trace 1
         second = inner.matmul(unit, unit)

@@ -28,6 +28,8 @@ class Inner:
       precision: of every product. Static.
       compute_dtype: what the operands of a product are rounded to; None: nothing. Sums
         are in float32 or wider. Static.
+      groups: sets of devices, by their numbers along `axis_name`, all of one size,
+        each with a matrix of its own; None: all devices have one. Static.
     Example:
       >>> import jax.numpy as jnp
       >>> x = jnp.asarray([[3.0, 4.0]])
@@ -38,6 +40,7 @@ class Inner:
     axis_name: Hashable | None = None
     precision: lax.PrecisionLike = lax.Precision.HIGHEST
     compute_dtype: DTypeLike | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     def computing(
         self, compute_dtype: DTypeLike | None, precision: lax.PrecisionLike = None
@@ -60,8 +63,14 @@ class Inner:
 
     def product(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """x y^H over the long axis: (..., m, n), (..., k, n) to (..., m, k)."""
-        gram = self.matmul(x, jnp.conj(y).mT)
-        return gram if self.axis_name is None else lax.psum(gram, self.axis_name)
+        return self.summed(self.matmul(x, jnp.conj(y).mT))
+
+    def gram(self, x: jax.Array) -> jax.Array:
+        """x x^H over the long axis; of one that is cut, half of it is summed."""
+        own = self.matmul(x, jnp.conj(x).mT)
+        if self.axis_name is None:
+            return own
+        return unfolded(self.summed(folded(own)), own.shape[-1])
 
     def shared(self, fn: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
         """fn(y y^H) for a function of (..., k, k) matrices, each matrix by itself.
@@ -70,12 +79,10 @@ class Inner:
         each device sums up and works on its share of the small matrices, and all are
         gathered; the sum alone would repeat fn on every device.
         """
-        if self.axis_name is None:
-            return fn(self.product(y, y))
         lead, k = y.shape[:-2], y.shape[-2]
-        devices, count = int(lax.psum(1, self.axis_name)), math.prod(lead)
-        if count < devices:
-            return fn(self.product(y, y))
+        devices, count = self.devices(), math.prod(lead)
+        if self.axis_name is None or self.groups or count < devices:
+            return fn(self.gram(y))
         flat = y.reshape(-1, *y.shape[-2:])
         gram = self.matmul(flat, jnp.conj(flat).mT)
         gram = jnp.pad(gram, ((0, -count % devices), (0, 0), (0, 0)))
@@ -86,22 +93,63 @@ class Inner:
     def squares(self, x: jax.Array) -> jax.Array:
         """Sum of |x|^2 over the matrix: (..., m, n) to (..., 1, 1), real."""
         total = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
-        return total if self.axis_name is None else lax.psum(total, self.axis_name)
+        return self.summed(total)
 
     def columns(self, x: jax.Array) -> jax.Array:
         """Sum of |x|^2 down each column, the rows cut: (..., n, r) to (..., 1, r)."""
         total = jnp.sum(jnp.square(jnp.abs(x)), axis=-2, keepdims=True)
-        return total if self.axis_name is None else lax.psum(total, self.axis_name)
+        return self.summed(total)
 
     def largest(self, x: jax.Array) -> jax.Array:
         """Largest |x| of the matrix: (..., m, n) to (..., 1, 1), real."""
         top = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0)
-        return top if self.axis_name is None else lax.pmax(top, self.axis_name)
+        if self.axis_name is None:
+            return top
+        return lax.pmax(top, self.axis_name, axis_index_groups=self.groups)
 
     def shape(self, x: jax.Array) -> tuple[int, int]:
         """Rows and columns of the whole matrix, all shards of its columns counted."""
-        cuts = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
-        return x.shape[-2], x.shape[-1] * int(cuts)
+        return x.shape[-2], x.shape[-1] * self.devices()
+
+    def devices(self) -> int:
+        """How many devices the long axis is cut over."""
+        if self.groups is not None:
+            return len(self.groups[0])
+        return 1 if self.axis_name is None else int(lax.psum(1, self.axis_name))
+
+    def summed(self, x: jax.Array) -> jax.Array:
+        """The sum of what the devices have that the long axis is cut over."""
+        if self.axis_name is None:
+            return x
+        return lax.psum(x, self.axis_name, axis_index_groups=self.groups)
+
+
+def folded(gram: jax.Array) -> jax.Array:
+    """A Hermitian (..., k, k) matrix in half its numbers, k (k + 1) / 2 of them.
+
+    The square below its diagonal blocks, and under it the lower triangle of the first
+    block beside the upper one of the second.
+    """
+    k = gram.shape[-1]
+    half, even = (k + 1) // 2, 1 - k % 2
+    keep = [(0, 0)] * (gram.ndim - 2)
+    low = jnp.tril(gram[..., :half, :half])
+    high = jnp.triu(gram[..., half:, half:])
+    low = jnp.pad(low, [*keep, (even, 0), (0, 0)])
+    high = jnp.pad(high, [*keep, (0, 1), (1 - even, 0)])
+    return jnp.concatenate([gram[..., half:, :half], low + high], axis=-2)
+
+
+def unfolded(x: jax.Array, k: int) -> jax.Array:
+    """The inverse of `folded`, for a (..., k, k) matrix."""
+    rest, even = k // 2, 1 - k % 2
+    side, both = x[..., :rest, :], x[..., rest:, :]
+    low = jnp.tril(both[..., even:, :])
+    high = jnp.triu(both[..., :rest, 1 - even :])
+    low = low + jnp.conj(jnp.tril(low, -1)).mT
+    high = high + jnp.conj(jnp.triu(high, 1)).mT
+    top = jnp.concatenate([low, jnp.conj(side).mT], axis=-1)
+    return jnp.concatenate([top, jnp.concatenate([side, high], axis=-1)], axis=-2)
 
 
 local = Inner()

@@ -68,7 +68,7 @@ def newton_schulz(
         def stage(
             y: jax.Array, c: jax.Array, gram: jax.Array | None = None
         ) -> jax.Array:
-            gram = inner.product(y, y) if gram is None else gram
+            gram = inner.gram(y) if gram is None else gram
             y = c[0] * y.astype(wide) + inner.matmul(powers(c, gram, inner), y)
             return y.astype(work)
 

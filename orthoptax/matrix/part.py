@@ -27,6 +27,8 @@ class Part:
       replicas: those over which copies differ and stand for their mean.
       scatter: whether sums may be scattered over devices and gathered again; not where
         `shard_map` must know that the result is equal everywhere.
+      groups: the teams of devices, by their numbers along `rows` or `cols`, each with
+        its own matrix; None: all devices have one.
     Example:
       >>> Part((4, 6)).turned().shape
       (6, 4)
@@ -37,6 +39,7 @@ class Part:
     cols: Axes = ()
     replicas: Axes = ()
     scatter: bool = True
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     def turned(self) -> "Part":
         """The same of the transpose."""
@@ -47,16 +50,18 @@ class Part:
 
     def over_rows(self) -> Inner:
         """Sums over an axis that is cut as the rows are."""
-        return Inner(axis_name=self.rows or None)
+        return self._inner(self.rows)
 
     def over_cols(self) -> Inner:
         """Sums over an axis that is cut as the columns are."""
-        return Inner(axis_name=self.cols or None)
+        return self._inner(self.cols)
 
     def total(self, x: jax.Array, axes: Axes) -> jax.Array:
         """The sum over some axes of the mean over the replicas."""
         summed = axes + self.replicas
-        return self._mean(lax.psum(x, summed)) if summed else x
+        if not summed:
+            return x
+        return self._mean(lax.psum(x, summed, axis_index_groups=self.groups))
 
     def average(self, x: jax.Array) -> tuple[jax.Array, "Part"]:
         """The mean over the replicas, and the part of it: there are none any more."""
@@ -72,7 +77,7 @@ class Part:
           None where that does not pay.
         """
         summed = axes + self.replicas
-        if not summed or not self.scatter:
+        if not summed or not self.scatter or self.groups:
             return None
         devices = math.prod(lax.axis_size(name) for name in summed)
         if x.shape[0] < devices:
@@ -85,6 +90,9 @@ class Part:
         """The whole stack, from everyone's share."""
         x = lax.all_gather(x, axes + self.replicas, tiled=True)
         return x[: x.shape[0] - short]
+
+    def _inner(self, axes: Axes) -> Inner:
+        return Inner(axis_name=axes, groups=self.groups) if axes else Inner()
 
     def _mean(self, x: jax.Array) -> jax.Array:
         return x / math.prod(lax.axis_size(name) for name in self.replicas)
@@ -136,11 +144,13 @@ def _reduced(
     result = dict(xs)
     groups: dict[Any, list[Any]] = {}
     for name, x in xs.items():
-        axes = tuple(sorted(parts[name].rows + parts[name].cols))
+        axes, teams = parts[name].rows + parts[name].cols, parts[name].groups
+        axes = axes if teams else tuple(sorted(axes))  # teams count in their order
         if axes:
-            groups.setdefault((axes, x.dtype), []).append(name)
-    for (axes, _), names in groups.items():
-        flat = op(jnp.concatenate([xs[n].reshape(-1) for n in names]), axes)
+            groups.setdefault((axes, teams, x.dtype), []).append(name)
+    for (axes, teams, _), names in groups.items():
+        flat = jnp.concatenate([xs[n].reshape(-1) for n in names])
+        flat = op(flat, axes, axis_index_groups=teams)
         start = 0
         for n in names:
             size = xs[n].size

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The place of a named optimizer that was given none."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,12 @@ import jax
 from orthoptax._check import message
 from orthoptax._types import Place
 from orthoptax.layout.links import Leaf, MatrixLinks, here
+from orthoptax.sharding.calls import call
+from orthoptax.sharding.candidates import cheapest, compared
 from orthoptax.sharding.context import seen_sharding, varying
+from orthoptax.sharding.hardware import hardware_of
+from orthoptax.sharding.parts import InParts
+from orthoptax.sharding.question import Question
 from orthoptax.sharding.whole import WholeMatrices
 
 Leaves = Mapping[str, Any]
@@ -18,10 +24,13 @@ Leaves = Mapping[str, Any]
 class Automatic:
     """Here, except where the arrays show that they are cut over a mesh.
 
-    On Explicit mesh axes the specs are read from the arrays, and whole matrices are put
-    together. Under Auto axes nothing shows: the links run on global arrays and the
-    compiler moves what it likes, until a place is passed. Inside `shard_map` and `pmap`
-    parts of matrices would be taken for matrices, so there a place has to be named.
+    On Explicit mesh axes the specs are read from the arrays, and the update runs where
+    a `plan` for the devices of the mesh finds it cheapest: on whole matrices, in teams
+    or not, or in parts. On devices that `HARDWARE` does not have, or in a dtype that
+    they have no peak for, it runs on whole matrices. Under Auto axes nothing shows: the
+    links run on global arrays and the compiler moves what it likes, until a place is
+    passed. Inside `shard_map` and `pmap` parts of matrices would be taken for matrices,
+    so there a place has to be named.
     """
 
     def whole(self, name: str, leaf: Any) -> Any:
@@ -46,8 +55,11 @@ class Automatic:
         extra: Mapping[str, Any],
     ) -> tuple[Any, Any]:
         """The links' update."""
+        given = links, leaves, about, state, params, trees, extra
         place = _choose(leaves)
-        return place.update(links, leaves, about, state, params, trees, extra)
+        if leaves and isinstance(place, WholeMatrices):
+            place = _planned(given, leaves, place)
+        return place.update(*given)
 
 
 automatic = Automatic()
@@ -63,6 +75,26 @@ def _choose(leaves: Leaves) -> Place:
     if seen and all(s is not None and s.mesh.size > 1 for s in seen):
         return WholeMatrices()
     return here
+
+
+def _planned(given: tuple[Any, ...], leaves: Leaves, default: Place) -> Place:
+    """The cheapest place for an update of these arguments on Explicit axes."""
+    seen = {name: seen_sharding(x) for name, x in leaves.items()}
+    known = {name: s for name, s in seen.items() if s is not None}
+    mesh = next(iter(known.values())).mesh
+    chip = hardware_of(mesh)
+    if chip is None:
+        return default
+    specs = {name: s.spec for name, s in known.items()}
+    asked = [call(*given)]
+    question = Question(asked, specs, dict(mesh.shape), None, None, chip)
+    try:
+        found = cheapest(compared(question), question).place
+    except ValueError:  # no figure for this dtype; what is wrong raises below again
+        return default
+    if isinstance(found, (WholeMatrices, InParts)):
+        return dataclasses.replace(found, specs=None)  # arrays show them
+    return found
 
 
 def _check_whole(leaves: Leaves, axes: tuple[str, ...]) -> None:

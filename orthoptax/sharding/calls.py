@@ -2,7 +2,7 @@
 """What an optimizer asks of a place, found out from shapes alone."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,18 @@ import optax
 from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Place
 from orthoptax.layout.links import Leaf, MatrixLinks
-from orthoptax.sharding.cuts import cuts_of
-from orthoptax.sharding.schedule import Request, Schedule, schedule
+from orthoptax.sharding.collectives import Collective
+from orthoptax.sharding.cuts import Cuts, cuts_of
+from orthoptax.sharding.exchange import Exchange
+from orthoptax.sharding.schedule import (
+    Grouped,
+    Request,
+    Schedule,
+    grouped,
+    scheduled,
+)
 from orthoptax.sharding.traced import Flops, times, traced_flops
+from orthoptax.sharding.traced_moves import traced_on_parts
 from orthoptax.sharding.units import Field, Kind, Path
 from orthoptax.sharding.work import Work
 
@@ -37,6 +46,13 @@ class Call:
     state: Mapping[Path, Any]
     extra: Mapping[str, Any]
     flops: dict[Any, Flops] = dataclasses.field(default_factory=dict)
+    groups: dict[Any, Grouped] = dataclasses.field(default_factory=dict)
+
+    def cuts(
+        self, specs: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> dict[str, Cuts]:
+        """The cuts of each leaf."""
+        return {n: cuts_of(specs[n], x.shape, sizes, n) for n, x in self.about.items()}
 
     def schedule(
         self,
@@ -44,35 +60,108 @@ class Call:
         sizes: Mapping[str, int],
         axes: tuple[str, ...],
         transport: Any,
+        team: int = 1,
     ) -> Schedule:
         """The exchanges that `whole_matrices` makes, over these mesh axes."""
-        cuts = {n: cuts_of(specs[n], x.shape, sizes, n) for n, x in self.about.items()}
-        return schedule(
-            Request(self.links, self.about, self.dtypes, cuts, sizes, axes, transport)
+        request = Request(
+            self.links,
+            self.about,
+            self.dtypes,
+            self.cuts(specs, sizes),
+            sizes,
+            axes,
+            transport,
+            self.extra,
+            team,
         )
+        if axes not in self.groups:  # once for all teams
+            self.groups[axes] = grouped(request)
+        return scheduled(self.groups[axes], request)
 
     def unit_flops(self, kind: Kind, common: tuple[Path, ...]) -> Flops:
         """Operations of the links on one unit; traced once for units that are alike."""
         key = kind.leaf, tuple((f.key, f.shape, f.dtype) for f in kind.inputs)
         if key not in self.flops:
-            keys = [f.key for f in kind.inputs]
-            states = [self.state[path] for path in common]
-            leaves, treedef = jax.tree.flatten(self.extra)
-            arrays = {i: x for i, x in enumerate(leaves) if _is_array(x)}
-
-            def run(inputs: Any, states: Any, arrays: Any) -> Any:
-                shared = dict(zip(common, states, strict=True))
-                extra = [arrays.get(i, x) for i, x in enumerate(leaves)]
-                given = frozenset(self.dtypes) - {"updates"}
-                work = Work(self.links, shared, treedef.unflatten(extra), given)
-                one = dict(zip(keys, inputs, strict=True))
-                (outputs,) = work.run({kind: one})[0].values()
-                return list(outputs.values())
-
-            self.flops[key] = traced_flops(
-                run, [_shape(f) for f in kind.inputs], states, arrays
-            )
+            run, shapes = self._program([(kind, 1)], common)
+            self.flops[key] = traced_flops(run, *shapes)
         return times(self.flops[key], kind.grain)
+
+    def joint_work(
+        self, exchange: Exchange, common: tuple[Path, ...]
+    ) -> tuple[Flops, tuple[Collective, ...]]:
+        """Operations and collectives of what a team does together."""
+        units = [(part.kind, n * part.kind.grain) for _, part, n in exchange.together]
+        if not units:
+            return Flops(), ()
+        run, shapes = self._program(units, common, exchange.parts)
+        return traced_on_parts(run, exchange.sizes, *shapes)
+
+    def update_at(self, place: Place) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The update of the links at a place, and the shapes of its arguments."""
+        leaves, treedef = jax.tree.flatten(self.extra)
+        arrays = {i: x for i, x in enumerate(leaves) if _is_array(x)}
+        trees = {
+            key: {
+                n: jax.ShapeDtypeStruct(x.shape, kinds[n])
+                for n, x in self.about.items()
+            }
+            for key, kinds in self.dtypes.items()
+        }
+        updates, params = trees.pop("updates"), trees.pop("params", None)
+        trees = {key.removeprefix("tree/"): tree for key, tree in trees.items()}
+        state = jax.eval_shape(lambda x: self.links.init(x, self.about), updates)
+
+        def run(updates: Any, state: Any, params: Any, trees: Any, arrays: Any) -> Any:
+            extra = treedef.unflatten([arrays.get(i, x) for i, x in enumerate(leaves)])
+            known = self.links, updates, self.about, state, params, trees, extra
+            return place.update(*known)
+
+        return run, (updates, state, params, trees, arrays)
+
+    def _program(
+        self,
+        units: Sequence[tuple[Kind, int]],
+        common: tuple[Path, ...],
+        parts: Mapping[str, Any] | None = None,
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """The links on so many batch elements of each kind, and its arguments."""
+        leaves, treedef = jax.tree.flatten(self.extra)
+        arrays = {i: x for i, x in enumerate(leaves) if _is_array(x)}
+
+        def run(inputs: Any, states: Any, arrays: Any) -> Any:
+            shared = dict(zip(common, states, strict=True))
+            extra = [arrays.get(i, x) for i, x in enumerate(leaves)]
+            given = frozenset(self.dtypes) - {"updates"}
+            work = Work(self.links, shared, treedef.unflatten(extra), given)
+            work = work if parts is None else work.on(parts)
+            stacks = {
+                kind: dict(zip([f.key for f in kind.inputs], xs, strict=True))
+                for (kind, _), xs in zip(units, inputs, strict=True)
+            }
+            outputs = work.run(stacks)[0]
+            return [list(x.values()) for x in outputs.values()]
+
+        inputs = [[_shape(f, number) for f in kind.inputs] for kind, number in units]
+        return run, (inputs, [self.state[path] for path in common], arrays)
+
+
+def call(
+    links: MatrixLinks,
+    leaves: Any,
+    about: Mapping[str, Leaf],
+    state: Any,
+    params: Any,
+    trees: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> Call:
+    """What the arguments of a place's `update` ask for."""
+    given = {"updates": leaves}
+    given |= {} if params is None else {"params": params}
+    given |= {f"tree/{key}": tree for key, tree in trees.items()}
+    dtypes = {k: {n: jnp.dtype(t[n].dtype) for n in about} for k, t in given.items()}
+    by_path = jax.tree_util.tree_flatten_with_path(state)[0]
+    shapes = {path: _abstract(x) for path, x in by_path}
+    return Call(links, about, dtypes, shapes, jax.tree.map(_abstract, dict(extra)))
 
 
 class _Recorder:
@@ -103,16 +192,7 @@ class _Recorder:
         """Leaves and a state of the right kind."""
         if not leaves:
             return leaves, state
-        given = {"updates": leaves}
-        given |= {} if params is None else {"params": params}
-        given |= {f"tree/{key}": tree for key, tree in trees.items()}
-        dtypes = {
-            k: {n: jnp.dtype(t[n].dtype) for n in about} for k, t in given.items()
-        }
-        by_path = jax.tree_util.tree_flatten_with_path(state)[0]
-        shapes = {path: _abstract(x) for path, x in by_path}
-        shaped = jax.tree.map(_abstract, dict(extra))
-        self.calls.append(Call(links, about, dtypes, shapes, shaped))
+        self.calls.append(call(links, leaves, about, state, params, trees, extra))
         name = next(iter(leaves))  # stands for all: do results come in twos?
         one = lambda tree: {name: tree[name]}
         result, _ = links.update(
@@ -178,6 +258,6 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, jax.ShapeDtypeStruct)
 
 
-def _shape(field: Field) -> jax.ShapeDtypeStruct:
-    """A batch of one."""
-    return jax.ShapeDtypeStruct((1, *field.shape), field.dtype)
+def _shape(field: Field, number: int) -> jax.ShapeDtypeStruct:
+    """A batch of so many."""
+    return jax.ShapeDtypeStruct((number, *field.shape), field.dtype)

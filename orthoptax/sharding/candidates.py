@@ -2,72 +2,19 @@
 """The placements that a plan compares. One more is one more function in `CANDIDATES`.
 
 Each takes the `Question` and returns a `Candidate`, or None where it would be the same
-as another.
+as another or is not possible.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from orthoptax._types import Place
 from orthoptax.layout.links import here
-from orthoptax.sharding.calls import Call
-from orthoptax.sharding.cost import Cost, exchange_cost, total
-from orthoptax.sharding.cuts import cuts_of
-from orthoptax.sharding.notes import notes
+from orthoptax.sharding.cost import Cost
+from orthoptax.sharding.parts import InParts
+from orthoptax.sharding.question import Question
 from orthoptax.sharding.whole import WholeMatrices
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What is to be placed.
-
-    calls: of the optimizer. specs: {leaf name: PartitionSpec}. sizes: of every mesh
-    axis. mesh: if there is one. transport: dtype of travelling updates, or None. costs:
-    those of whole matrices, by the axes they use, once worked out.
-    """
-
-    calls: Sequence[Call]
-    specs: Mapping[str, Any]
-    sizes: Mapping[str, int]
-    mesh: Any
-    transport: Any
-    costs: dict[tuple[str, ...], Cost] = dataclasses.field(default_factory=dict)
-
-    @property
-    def cutting(self) -> tuple[str, ...]:
-        """The mesh axes that cut some matrix."""
-        used = {
-            name
-            for call in self.calls
-            for leaf, known in call.about.items()
-            for cut in cuts_of(self.specs[leaf], known.shape, self.sizes, leaf)
-            for name in cut
-        }
-        return tuple(name for name in self.sizes if name in used)
-
-    @property
-    def sharing(self) -> tuple[str, ...]:
-        """The mesh axes over which every matrix is whole, of more than one device."""
-        cutting = self.cutting
-        return tuple(n for n, k in self.sizes.items() if k > 1 and n not in cutting)
-
-    def cost(self, axes: tuple[str, ...]) -> Cost:
-        """The cost of whole matrices over these mesh axes."""
-        if axes not in self.costs:
-            self.costs[axes] = self._cost(axes)
-        return self.costs[axes]
-
-    def _cost(self, axes: tuple[str, ...]) -> Cost:
-        costs = []
-        for call in self.calls:
-            plan = call.schedule(self.specs, self.sizes, axes, self.transport)
-            for exchange in plan.exchanges:
-                kernel = lambda kind, c=call, p=plan: c.unit_flops(kind, p.common)
-                cost = exchange_cost(exchange, kernel)
-                costs.append(dataclasses.replace(cost, notes=notes(exchange, cost)))
-        return total(costs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +31,18 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
 
+def compared(question: Question) -> tuple[Candidate, ...]:
+    """Every placement that is possible."""
+    made = [candidate(question) for candidate in CANDIDATES]
+    return tuple(c for c in made if c is not None)
+
+
+def cheapest(candidates: Sequence[Candidate], question: Question) -> Candidate:
+    """The one with the least predicted time."""
+    priced = [(c, c.cost) for c in candidates if c.cost is not None]
+    return min(priced, key=lambda pair: pair[1].seconds(question.chip))[0]
+
+
 def _here(question: Question) -> Candidate:
     """The links on global arrays, as without any place."""
     if question.cutting:
@@ -98,7 +57,13 @@ def _whole(question: Question) -> Candidate:
     """Whole matrices, the work shared out over all mesh axes."""
     axes = tuple(question.sizes)
     place = WholeMatrices(question.specs, question.mesh, None, question.transport)
-    return Candidate("whole matrices", place, question.cost(axes))
+    kernel = (
+        "teams of devices on those that do not go evenly, with links that sum over the "
+        "long side: polar=gram_newton_schulz()"
+    )
+    could = not question.on_parts and question.teams()
+    notes = (kernel,) if could else ()
+    return Candidate("whole matrices", place, question.cost(axes), notes)
 
 
 def _restricted(question: Question) -> Candidate | None:
@@ -112,9 +77,45 @@ def _restricted(question: Question) -> Candidate | None:
     return Candidate(name, place, question.cost(axes), (again,))
 
 
+def _teams(question: Question) -> Candidate | None:
+    """Whole matrices as far as they go, the rest by the teams that take least time."""
+    sizes = question.teams() if question.on_parts else []
+    if not sizes:
+        return None
+    axes = tuple(question.sizes)
+    seconds = lambda team: question.cost(axes, team).seconds(question.chip)
+    team = min(sizes, key=seconds)
+    cost, alone = question.cost(axes, team), question.cost(axes)
+    place = WholeMatrices(question.specs, question.mesh, None, question.transport, team)
+    ratios = (
+        f"{new / old:.2f} x the {what}"
+        for what, new, old in (
+            ("result bytes", cost.result_bytes, alone.result_bytes),
+            ("operations", cost.total_flops, alone.total_flops),
+        )
+        if old
+    )
+    note = f"beside whole matrices alone {' and '.join(ratios)}"
+    return Candidate(f"whole matrices, teams of {team}", place, cost, (note,))
+
+
+def _parts(question: Question) -> Candidate | None:
+    """Matrices where they are, products summed over the axes that cut them."""
+    if not (question.cutting and all(c.links.on_parts for c in question.calls)):
+        return None
+    try:
+        cost = question.cost_on_parts()
+    except ValueError:  # cut along a side that the links do not sum over
+        return None
+    place = InParts(question.specs, question.mesh)
+    return Candidate("in parts", place, cost)
+
+
 CANDIDATES: tuple[Callable[[Question], Candidate | None], ...] = (
     _here,
     _whole,
     _restricted,
+    _teams,
+    _parts,
 )
 """In the order of the table; of equal ones the first is chosen."""

@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from orthoptax.sharding.collectives import Collective
 from orthoptax.sharding.exchange import Exchange
@@ -91,15 +91,21 @@ def total(parts: Iterable[Cost]) -> Cost:
     )
 
 
-def exchange_cost(exchange: Exchange, flops: Callable[[Kind], Flops]) -> Cost:
+def exchange_cost(
+    exchange: Exchange,
+    flops: Callable[[Kind], Flops],
+    joint: tuple[Flops, tuple[Collective, ...]] | None = None,
+) -> Cost:
     """What one exchange costs.
 
     Args:
       exchange: who works on what.
       flops: flops(kind): operations of the links on one unit.
+      joint: operations and collectives of what a team does together; None: none.
     """
     each = [flops(kind) for kind in exchange.kinds]
-    sizes = [unit_bytes(exchange, k, outputs=False, whole=True) for k in exchange.kinds]
+    size = lambda kind: unit_bytes(exchange, kind, outputs=False, whole=True)
+    sizes = [size(kind) for kind in exchange.kinds]
     loads = [
         sum((times(each[k], len(ids)) for k, ids in share.items()), Flops())
         for share in exchange.shares
@@ -108,16 +114,29 @@ def exchange_cost(exchange: Exchange, flops: Callable[[Kind], Flops]) -> Cost:
         sum(sizes[k] * len(ids) for k, ids in share.items())
         for share in exchange.shares
     ]
+    work, moves = (Flops(), ()) if joint is None else joint
+    joint_bytes = sum(n * size(part.kind) for _, part, n in exchange.together)
     return Cost(
-        collectives(exchange),
-        max(loads, key=lambda load: load.total()),
-        sum(load.total() for load in loads) / len(loads),
+        (*collectives(exchange), *moves),
+        max(loads, key=lambda load: load.total()) + work,
+        sum(load.total() for load in loads) / len(loads)
+        + work.total() * _busy(exchange, lambda kind: kind.flops),
         temporaries(exchange),
         padding(exchange),
-        max(held),
-        sum(held) / len(held),
+        max(held) + joint_bytes,
+        sum(held) / len(held) + joint_bytes * _busy(exchange, size),
         floor(exchange),
     )
+
+
+def _busy(exchange: Exchange, size: Callable[[Kind], float]) -> float:
+    """Of what all teams would do if each had as much as any, how much they do."""
+    teams, real, most = len(exchange.joint), 0.0, 0.0
+    for k, part, number in exchange.together:
+        units = sum(len(share.get(k, ())) for share in exchange.joint)
+        real += units * size(part.kind)
+        most += teams * number * size(part.kind)
+    return real / most if most else 0.0
 
 
 def collectives(exchange: Exchange) -> tuple[Collective, ...]:
@@ -170,7 +189,10 @@ def temporaries(exchange: Exchange) -> float:
     At the work: what came, what is to go back, and a kernel on the largest matrix. At
     the end: what came back, and what is sent.
     """
-    kernel = max(_kernel_bytes(kind) for kind in exchange.kinds)
+    alone = {k for share in exchange.shares for k, ids in share.items() if ids}
+    sizes = [_largest(exchange.kinds[k]) for k in alone]
+    sizes += [n * _largest(part.kind) for _, part, n in exchange.together]
+    kernel = max(sizes)
     if exchange.silent:
         return kernel
     sizes = [c.result_bytes for c in collectives(exchange)]
@@ -201,18 +223,23 @@ def _chunk_bytes(exchange: Exchange, outputs: bool) -> int:
 
 def _content_bytes(exchange: Exchange, outputs: bool) -> int:
     """Bytes of one device's part of every unit."""
-    each = [
-        unit_bytes(exchange, k, outputs=outputs, whole=False) for k in exchange.kinds
-    ]
-    return sum(
+    size = lambda kind: unit_bytes(exchange, kind, outputs=outputs, whole=False)
+    each = [size(kind) for kind in exchange.kinds]
+    total = sum(
         each[k] * len(ids) for share in exchange.shares for k, ids in share.items()
     )
+    for k, part, _ in exchange.together:
+        units = sum(len(share.get(k, ())) for share in exchange.joint)
+        total += units * exchange.team * size(part.kind)
+    return total
 
 
-def _kernel_bytes(kind: Kind) -> float:
+def _largest(kind: Kind) -> float:
     """The working set of a kernel on one matrix of a kind."""
-    most = 0.0
-    for *_, rows, cols in kind.leaf.view.shapes((1, *kind.inputs[0].shape)):
-        square = min(rows, cols) ** 2
-        most = max(most, KERNEL * WORD * (rows * cols + square))
-    return most
+    return max(map(kernel_bytes, kind.leaf.view.shapes((1, *kind.inputs[0].shape))))
+
+
+def kernel_bytes(shape: Sequence[int]) -> float:
+    """The working set of a kernel on one (..., rows, cols) matrix."""
+    *_, rows, cols = shape
+    return KERNEL * WORD * (rows * cols + min(rows, cols) ** 2)

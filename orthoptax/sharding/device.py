@@ -13,15 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from orthoptax._check import message
 from orthoptax.sharding.context import varying
-from orthoptax.sharding.exchange import Exchange, Signature
-from orthoptax.sharding.packing import (
-    assemble,
-    disassemble,
-    pack_leaf,
-    unpack_leaf,
-)
-from orthoptax.sharding.units import Path
+from orthoptax.sharding.exchange import Exchange
+from orthoptax.sharding.packing import assemble, disassemble
+from orthoptax.sharding.pieces import packed, pieces, unpacked
+from orthoptax.sharding.units import Kind, Path
 from orthoptax.sharding.work import Arrays, Work
 
 
@@ -71,13 +68,20 @@ def perform(
         return _in_place(exchange, work, arrays)
     received = _send(exchange, arrays)
     n = exchange.unit_rows(exchange.common, False)
+    alone = lambda signature: list(zip(exchange.kinds, signature, strict=True))
     parts = []
     if any(exchange.common):
-        parts.append(_units(exchange, work, exchange.common, received[:, :n]))
-    rest_rows = exchange.chunk_rows(True) - exchange.unit_rows(exchange.common, True)
+        parts.append(_units(exchange, work, alone(exchange.common), received[:, :n]))
+    if exchange.together:
+        start, n = n, n + exchange.joint_rows(False)
+        parts.append(_jointly(exchange, work, received[:, start:n]))
+    even = exchange.unit_rows(exchange.common, True) + exchange.joint_rows(True)
+    rest_rows = exchange.chunk_rows(True) - even
     if rest_rows:
         branches = [
-            lambda rows, s=signature: _pad(_units(exchange, work, s, rows), rest_rows)
+            lambda rows, s=signature: _pad(
+                _units(exchange, work, alone(s), rows), rest_rows
+            )
             for signature in exchange.branches
         ]
         owner = _index(exchange.split + (() if exchange.gather else exchange.cut))
@@ -85,24 +89,6 @@ def perform(
         parts.append(lax.switch(which, branches, received[:, n:]))
     results = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
     return _take_back(exchange, results, arrays)
-
-
-def pieces(exchange: Exchange) -> list[list[tuple[str, int]]]:
-    """For each owner the units it works on, (leaf name, unit), in their order."""
-    order: dict[int, list[tuple[str, int]]] = {}
-    same = [k.same() for k in exchange.kinds]
-    for leaf in exchange.leaves:
-        kind = same.index(leaf.kind.same())
-        order.setdefault(kind, []).extend((leaf.name, u) for u in range(leaf.units))
-    result = []
-    for share in exchange.shares:
-        first, rest = [], []
-        for k, common in enumerate(exchange.common):
-            ids = [order[k][i] for i in share.get(k, ())]
-            first += ids[:common]
-            rest += ids[common:]
-        result.append(first + rest)
-    return result
 
 
 def _in_place(
@@ -119,15 +105,14 @@ def _in_place(
 
 def _send(exchange: Exchange, arrays: Mapping[str, Arrays]) -> jax.Array:
     """Parts to owners: (devices, rows, lane), what each sent to this one."""
-    packed = {
-        x.name: pack_leaf(exchange, x.kind, arrays[x.name]) for x in exchange.leaves
-    }
+    owners = pieces(exchange)
+    sent = packed(exchange, owners, arrays)
     size = exchange.chunk_rows(False)
     chunks = []
-    for units in pieces(exchange):
-        rows = [packed[name][u] for name, u in units]
+    for units in owners:
         empty = jnp.zeros((0, exchange.wire.lane), exchange.wire.word)
-        chunks.append(_pad(jnp.concatenate([empty, *rows]) if rows else empty, size, 0))
+        rows = [sent[piece] for piece in units]
+        chunks.append(_pad(jnp.concatenate([empty, *rows]), size, 0))
     buffer = jnp.stack(chunks)
     if exchange.split:
         buffer = buffer.reshape(exchange.teams, -1, *buffer.shape[1:])
@@ -140,15 +125,18 @@ def _send(exchange: Exchange, arrays: Mapping[str, Arrays]) -> jax.Array:
 
 
 def _units(
-    exchange: Exchange, work: Work, signature: Signature, rows: jax.Array
+    exchange: Exchange,
+    work: Work,
+    units: Sequence[tuple[Kind, int]],
+    rows: jax.Array,
 ) -> jax.Array:
-    """The work on a signature's units: (devices, rows, lane) to the same."""
+    """The work on so many units of each kind: (devices, rows, lane) to the same."""
     stacks, start = {}, 0
-    for kind, units in zip(exchange.kinds, signature, strict=True):
-        if units:
-            size = units * sum(exchange.rows(kind, False))
+    for kind, number in units:
+        if number:
+            size = number * sum(exchange.rows(kind, False))
             x = rows[:, start : start + size]
-            x = x.reshape(x.shape[0], units, -1, exchange.wire.lane)
+            x = x.reshape(x.shape[0], number, -1, exchange.wire.lane)
             stacks[kind] = assemble(exchange, kind, x)
             start += size
     if not stacks:
@@ -159,6 +147,23 @@ def _units(
         for x in (disassemble(exchange, k, outputs[k]) for k in stacks)
     ]
     return flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=1)
+
+
+def _jointly(exchange: Exchange, work: Work, rows: jax.Array) -> jax.Array:
+    """The work on fractions; each team sums what its members have."""
+    axes = exchange.split + exchange.cut
+    if tracked(axes):
+        raise ValueError(
+            message(
+                "whole_matrices",
+                f"team={exchange.team} inside a shard_map with check_vma=True, which "
+                "has no sums over some of the devices",
+                "a shard_map with check_vma=False, or no teams",
+                "Pass check_vma=False to it, or leave team=1",
+            )
+        )
+    units = [(part.kind, number) for _, part, number in exchange.together]
+    return _units(exchange, work.on(exchange.parts), units, rows)
 
 
 def _take_back(
@@ -174,20 +179,7 @@ def _take_back(
     if exchange.split:
         results = _collect(results, exchange)
         results = results.reshape(-1, *results.shape[2:])
-    found: dict[tuple[str, int], jax.Array] = {}
-    rows = {x.name: sum(exchange.rows(x.kind, True)) for x in exchange.leaves}
-    for owner, units in enumerate(pieces(exchange)):
-        start = 0
-        for name, unit in units:
-            found[name, unit] = results[owner, start : start + rows[name]]
-            start += rows[name]
-    back = {}
-    for leaf in exchange.leaves:
-        stack = jnp.stack([found[leaf.name, u] for u in range(leaf.units)])
-        shapes = {key: x.shape for key, x in arrays[leaf.name].items()}
-        for field in leaf.kind.outputs:
-            shapes.setdefault(field.key, arrays[leaf.name]["updates"].shape)
-        back[leaf.name] = unpack_leaf(exchange, leaf.kind, stack, shapes)
+    back = unpacked(exchange, results, arrays)
     return _agree(exchange, back)
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from orthoptax._check import message
+from orthoptax.matrix.part import Part
 from orthoptax.sharding.assign import Job, Shares, assign
 from orthoptax.sharding.cuts import parts_of
+from orthoptax.sharding.teams import Fraction, deal, fraction, joint_units, parts
 from orthoptax.sharding.units import Field, Kind, LeafUnits
 
 LANE = 128  # rows of a multiple of this are moved without rearranging on TPU
@@ -47,6 +50,9 @@ class Exchange:
     and the work is shared out. gather: everyone assembles everything, as there is too
     little to share. shares: for each owner {kind: pieces}; pieces of a kind are counted
     leaf after leaf. An owner's number counts `split`, then `cut` (unless `gather`).
+    team: owners in a row that work together on the units of `joint`, which says of each
+    team what `shares` says of each owner. fractions: what a member has of a unit of
+    each kind.
     """
 
     leaves: tuple[LeafUnits, ...]
@@ -57,6 +63,9 @@ class Exchange:
     gather: bool
     shares: Shares
     transport: Any = None
+    team: int = 1
+    joint: Shares = dataclasses.field(default_factory=list)
+    fractions: tuple[Fraction | None, ...] = ()
 
     @property
     def spread(self) -> int:
@@ -89,14 +98,26 @@ class Exchange:
         return [self.branches.index(rest) for rest in self._rests()]
 
     @functools.cached_property
+    def together(self) -> list[tuple[int, Fraction, int]]:
+        """(kind, its fraction, how many of its units a team has at most)."""
+        return [(k, self.fraction(k), n) for k, n in joint_units(self.joint).items()]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """How the matrices of `together` lie, for the links."""
+        fractions = [x for _, x, _ in self.together]
+        return parts(fractions, self.split + self.cut, len(self.shares), self.team)
+
+    @functools.cached_property
     def wire(self) -> Wire:
         """The form in which numbers travel."""
         fields = [f for k in self.kinds for f in (*k.inputs, *k.outputs)]
         plain = Wire(jnp.dtype(jnp.uint8), 1, self.transport)
         word = _word({plain.dtype(f) for f in fields})
-        parts = [(k.grain, k.inputs[0].here(self.sizes)) for k in self.kinds]
-        wide = math.gcd(*(part[-1] for _, part in parts))
-        numbers = math.gcd(*(grain * math.prod(part) for grain, part in parts))
+        kinds = [*self.kinds, *(part.kind for _, part, _ in self.together)]
+        each = [(k.grain, k.inputs[0].here(self.sizes)) for k in kinds]
+        wide = math.gcd(*(part[-1] for _, part in each))
+        numbers = math.gcd(*(grain * math.prod(part) for grain, part in each))
         lanes = [d for d in range(8 * LANE, 0, -1) if numbers % d == 0]
         lanes = [wide, *lanes] if wide >= LANE else lanes
         filled = {n: self._filled(Wire(word, n, self.transport)) for n in lanes}
@@ -105,11 +126,14 @@ class Exchange:
 
     def _filled(self, wire: Wire) -> int:
         """Words that travel in rows of this length, padding included."""
+        numbers = [(kind, sum(self._counts(k))) for k, kind in enumerate(self.kinds)]
+        owners = len(self.shares)
+        numbers += [(part.kind, owners * n) for _, part, n in self.together]
         total = 0
-        for i, kind in enumerate(self.kinds):
+        for kind, number in numbers:
             there = [wire.rows(f, self.share(kind, f)) for f in kind.inputs]
             back = [wire.rows(f, self.count(kind, f)) for f in kind.outputs]
-            total += sum(self._counts(i)) * (sum(there) + sum(back)) * wire.lane
+            total += number * (sum(there) + sum(back)) * wire.lane
         return total
 
     def copies(self, kind: Kind, field: Field) -> tuple[str, ...]:
@@ -137,10 +161,22 @@ class Exchange:
         each = [sum(self.rows(k, outputs)) for k in self.kinds]
         return sum(n * rows for n, rows in zip(signature, each, strict=True))
 
+    def joint_rows(self, outputs: bool) -> int:
+        """Rows of the fractions of all units that a team has."""
+        return sum(n * sum(self.rows(x.kind, outputs)) for _, x, n in self.together)
+
     def chunk_rows(self, outputs: bool) -> int:
         """Rows between one owner and one device; the same for all."""
         rest = max(self.unit_rows(rest, outputs) for rest in self.branches)
-        return self.unit_rows(self.common, outputs) + rest
+        even = self.unit_rows(self.common, outputs) + self.joint_rows(outputs)
+        return even + rest
+
+    def fraction(self, kind: int) -> Fraction:
+        """What a member of a team has of a unit of this kind."""
+        found = self.fractions[kind]
+        if found is None:
+            raise LookupError(kind)  # such a kind has no joint units
+        return found
 
     def _counts(self, kind: int) -> list[int]:
         return [len(share.get(kind, ())) for share in self.shares]
@@ -158,13 +194,15 @@ def plan_exchange(
     cut: tuple[str, ...],
     split: tuple[str, ...],
     transport: Any,
+    team: int = 1,
 ) -> Exchange:
     """Assigns the units of leaves that are cut over the same axes.
 
     A lone matrix is assembled everywhere, as sending it to one owner and back costs
     twice what an all-gather does and saves no work; so is a group in which one owner
     would have more than half of everything. Work on replicated matrices is shared out
-    where all-gathering the results moves less than twice what they hold.
+    where all-gathering the results moves less than twice what they hold. With teams
+    there is always enough to share.
     """
     kinds: dict[Any, Kind] = {}
     counts: dict[Any, int] = {}
@@ -176,6 +214,10 @@ def plan_exchange(
     for i, (same, kind) in enumerate(kinds.items()):
         size = kind.grain * math.prod(kind.inputs[0].shape)
         jobs.append(Job(i, counts[same], kind.flops, float(size)))
+    about = tuple(leaves), tuple(kinds.values()), sizes
+    if team > 1 and cut + split:
+        alone = Exchange(*about, cut, split, False, [], transport)
+        return _in_teams(alone, jobs, team)
     total = sum(j.count * j.bytes for j in jobs)
     load = lambda shares: max(
         sum(jobs[k].bytes * len(ids) for k, ids in share.items()) for share in shares
@@ -190,15 +232,27 @@ def plan_exchange(
     shares, everything = assign(jobs, teams * spread), assign(jobs, teams)
     gather = spread > 1 and 2 * load(shares) > load(everything)
     shares = everything if gather else shares
-    return Exchange(
-        tuple(leaves),
-        tuple(kinds.values()),
-        sizes,
-        cut,
-        split,
-        gather,
-        shares,
-        transport,
+    return Exchange(*about, cut, split, gather, shares, transport)
+
+
+def _in_teams(about: Exchange, jobs: Sequence[Job], team: int) -> Exchange:
+    """The same with the work shared out over teams where it does not go evenly."""
+    owners = about.teams * about.spread
+    if owners % team:
+        name, known = about.leaves[0].name, about.leaves[0].leaf
+        raise ValueError(
+            message(
+                "whole_matrices",
+                f"{name!r} of shape {known.shape} is worked on by {owners} devices, "
+                f"over {list(about.split + about.cut)}, which are no teams of {team}",
+                "a team that divides the number of devices",
+                "Pass another team=, or axes= with other axes",
+            )
+        )
+    fractions = tuple(fraction(kind, team, about.sizes) for kind in about.kinds)
+    dealt = deal(jobs, owners, team, [x is not None for x in fractions])
+    return dataclasses.replace(
+        about, shares=dealt.shares, team=team, joint=dealt.joint, fractions=fractions
     )
 
 

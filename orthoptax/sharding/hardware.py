@@ -2,7 +2,9 @@
 """Published figures of accelerators: arithmetic, memory and links of one chip."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -158,3 +160,25 @@ def hardware(name: str | Hardware) -> Hardware:
     if name not in HARDWARE:
         raise ValueError(message("hardware", wrong, expected, action))
     return HARDWARE[name]
+
+
+KINDS = {
+    "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p",
+    "TPU v6 lite": "v6e", "TPU v6e": "v6e", "NVIDIA A100": "a100",
+    "NVIDIA H100": "h100", "NVIDIA H200": "h200", "cpu": "cpu",
+}  # fmt: skip
+"""What JAX calls these chips; the names of boards go on."""
+
+
+def hardware_of(mesh: Any) -> Hardware | None:
+    """The chips of a mesh; None where they have no figures here, or do not show.
+
+    Args:
+      mesh: a mesh, or the abstract one that arrays show.
+    """
+    if isinstance(mesh, jax.sharding.Mesh):
+        kind = mesh.devices.flat[0].device_kind
+    else:
+        kind = getattr(getattr(mesh, "abstract_device", None), "device_kind", "")
+    fits = [known for known in KINDS if kind.startswith(known)]
+    return HARDWARE[KINDS[max(fits, key=len)]] if fits else None

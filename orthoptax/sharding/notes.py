@@ -27,12 +27,25 @@ def notes(exchange: Exchange, cost: Cost) -> tuple[str, ...]:
     (work, size), ratio = cost.imbalance, cost.result_bytes / cost.floor
     even = f"busiest {work:.2f} x the mean work, {size:.2f} x the mean bytes"
     lines = [f"{some} ({each}): {_ways(exchange)}", f"{even}; {ratio:.2f} x the floor"]
-    if number < devices and not exchange.gather:
+    lines += [_team(exchange, k) for k, *_ in exchange.together]
+    if number < devices and not exchange.gather and not exchange.together:
         lines.append(
             f"{some} for {devices} devices: at most {number} of {devices} busy, which "
             f"costs {work:.2f} x the time of even work and {ratio:.2f} x the floor"
         )
     return tuple(lines)
+
+
+def _team(exchange: Exchange, kind: int) -> str:
+    """Which matrices teams work on."""
+    part, teams = exchange.fraction(kind), len(exchange.joint)
+    units = sum(len(share.get(kind, ())) for share in exchange.joint)
+    rows, cols = part.shapes[0]
+    return (
+        f"{units * part.kind.grain} of {rows}x{cols} by {teams} "
+        f"team{'s' * (teams > 1)} of {exchange.team} devices, each with a fraction of "
+        "the long side"
+    )
 
 
 def _ways(exchange: Exchange) -> str:

@@ -11,6 +11,7 @@ from jax import lax
 
 from orthoptax.sharding.cuts import parts_of
 from orthoptax.sharding.exchange import Exchange, Wire
+from orthoptax.sharding.teams import Fraction, cut_units, join_units
 from orthoptax.sharding.units import Field, Kind
 
 Arrays = Mapping[Any, jax.Array]
@@ -66,9 +67,15 @@ def from_rows(x: jax.Array, field: Field, count: int, wire: Wire) -> jax.Array:
 
 def pack_leaf(exchange: Exchange, kind: Kind, arrays: Arrays) -> jax.Array:
     """One device's part of a leaf and all that travels with it: (units, rows, lane)."""
+    units = {f.key: to_units(arrays[f.key], f, kind.grain) for f in kind.inputs}
+    return pack_units(exchange, kind, units)
+
+
+def pack_units(exchange: Exchange, kind: Kind, units: Arrays) -> jax.Array:
+    """The same of (units, numbers) arrays."""
     parts = []
     for field in kind.inputs:
-        x = to_units(arrays[field.key], field, kind.grain)
+        x = units[field.key]
         copies = exchange.copies(kind, field)
         if copies:  # each device that holds a copy sends its share of it
             share, many = exchange.share(kind, field), parts_of(copies, exchange.sizes)
@@ -79,16 +86,60 @@ def pack_leaf(exchange: Exchange, kind: Kind, arrays: Arrays) -> jax.Array:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 
-def unpack_leaf(
-    exchange: Exchange, kind: Kind, rows: jax.Array, shapes: Mapping[Any, Sequence[int]]
+def pack_fractions(
+    exchange: Exchange, kind: Kind, part: Fraction, arrays: Arrays, first: int
+) -> list[jax.Array]:
+    """What each member of a team gets of the units from `first` on."""
+    cut = {}
+    for field in kind.inputs:
+        x = to_units(arrays[field.key], field, kind.grain)[first:]
+        axis = part.axes.get(field.key)
+        cut[field.key] = cut_units(
+            x, field, axis, kind.grain, exchange.team, exchange.sizes
+        )
+    return [
+        pack_units(exchange, part.kind, {key: x[member] for key, x in cut.items()})
+        for member in range(exchange.team)
+    ]
+
+
+def unpack_units(
+    exchange: Exchange, kind: Kind, rows: jax.Array
 ) -> dict[Any, jax.Array]:
-    """The outputs of a leaf, one device's part, from (units, rows, lane)."""
+    """The outputs as (units, numbers) arrays, from (units, rows, lane)."""
     result, start = {}, 0
     for field, size in zip(kind.outputs, exchange.rows(kind, True), strict=True):
         count = exchange.count(kind, field)
-        x = from_rows(rows[:, start : start + size], field, count, exchange.wire)
-        result[field.key] = from_units(x, field, shapes[field.key])
+        x = rows[:, start : start + size]
+        result[field.key] = from_rows(x, field, count, exchange.wire)
         start += size
+    return result
+
+
+def unpack_fractions(
+    exchange: Exchange, kind: Kind, part: Fraction, rows: Sequence[jax.Array]
+) -> dict[Any, jax.Array]:
+    """The same from what each member of a team made."""
+    members = [unpack_units(exchange, part.kind, x) for x in rows]
+    result = {}
+    for field in kind.outputs:
+        x = jnp.stack([units[field.key] for units in members])
+        axis = part.axes.get(field.key)
+        result[field.key] = join_units(
+            x, field, axis, kind.grain, exchange.team, exchange.sizes
+        )
+    return result
+
+
+def unpack_leaf(
+    kind: Kind, units: Sequence[Arrays], shapes: Mapping[Any, Sequence[int]]
+) -> dict[Any, jax.Array]:
+    """The outputs of a leaf, one device's part, from its units, some after others."""
+    result = {}
+    for field in kind.outputs:
+        pieces = [some[field.key] for some in units]
+        x = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)
+        result[field.key] = from_units(x, field, shapes[field.key])
     return result
 
 

@@ -20,11 +20,12 @@ from orthoptax.layout.wrap import on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.orientation import small_side_first
 from orthoptax.sharding.calls import Optimizer, calls
-from orthoptax.sharding.candidates import CANDIDATES, Candidate, Question
+from orthoptax.sharding.candidates import Candidate, cheapest, compared
 from orthoptax.sharding.context import by_name
 from orthoptax.sharding.cost import Cost
 from orthoptax.sharding.hardware import Hardware, hardware
 from orthoptax.sharding.models import specs as usual_specs
+from orthoptax.sharding.question import Question
 
 COLUMNS = (
     "placement", "result MB", "ring MB", "collectives", "GFLOP", "temp. MB",
@@ -187,12 +188,10 @@ def plan(
         sizes,
         found if mesh is None else mesh,
         None if transport is None else jnp.dtype(transport),
+        chip,
     )
-    made = [candidate(question) for candidate in CANDIDATES]
-    candidates = tuple(c for c in made if c is not None)
-    priced = [c for c in candidates if c.cost is not None]
-    chosen = min(priced, key=lambda c: c.cost.seconds(chip) if c.cost else math.inf)
-    return Plan(candidates, chosen, sizes, chip)
+    candidates = compared(question)
+    return Plan(candidates, cheapest(candidates, question), sizes, chip)
 
 
 _chip = hardware  # `plan` has an argument of that name

@@ -51,7 +51,8 @@ class Request(NamedTuple):
     dtypes: {'updates' | 'params' | 'tree/...': {leaf name: dtype}}; those after
     'updates' are optional. cuts: of each leaf. sizes: of every mesh axis, in order.
     axes: those that may be used. transport: dtype of travelling updates, or None.
-    extra: arguments that the links are given as they are, or None.
+    extra: arguments that the links are given as they are, or None. team: devices that
+    work together on matrices that do not go evenly.
     """
 
     links: MatrixLinks
@@ -62,10 +63,39 @@ class Request(NamedTuple):
     axes: tuple[str, ...]
     transport: Any
     extra: Mapping[str, Any] | None = None
+    team: int = 1
+
+
+class Grouped(NamedTuple):
+    """The leaves, those together that are exchanged together; else as in `Schedule`.
+
+    groups: {(axes that cut them, axes that share the work): leaves}.
+    """
+
+    groups: Mapping[tuple[tuple[str, ...], tuple[str, ...]], Sequence[LeafUnits]]
+    state: Mapping[str, Mapping[StateKey, Path]]
+    common: tuple[Path, ...]
+    cuts: Mapping[tuple[str, Any], Cuts]
+    read: frozenset[str]
 
 
 def schedule(request: Request) -> Schedule:
     """Plans all exchanges of an update."""
+    return scheduled(grouped(request), request)
+
+
+def scheduled(found: Grouped, request: Request) -> Schedule:
+    """The same, where leaves are grouped already."""
+    sizes, transport, team = request.sizes, request.transport, request.team
+    exchanges = tuple(
+        plan_exchange(leaves, sizes, cut, split, transport, team)
+        for (cut, split), leaves in found.groups.items()
+    )
+    return Schedule(exchanges, *found[1:])
+
+
+def grouped(request: Request) -> Grouped:
+    """What travels with each leaf, and which leaves travel together."""
     links, about = request.links, request.about
     names = {m: n for n in about for m in matrix_names(n, about[n].view)}
     whole = {
@@ -79,15 +109,16 @@ def schedule(request: Request) -> Schedule:
     cuts: dict[tuple[str, Any], Cuts] = {}
     groups: dict[Any, list[LeafUnits]] = {}
     for name in about:
-        cuts.update(_field_cuts(request, name, index[name], by_path, read, results))
+        lies = request.cuts[name]
+        cuts |= {(name, key): lies for key in ("updates", *read, *results)}
+        states = _state_cuts(
+            name, about[name], lies, request.sizes, index[name], by_path
+        )
+        cuts |= {(name, key): cut for key, cut in states.items()}
         own = {key: by_path[path] for key, path in index[name].items()}
         leaf, where = _leaf_units(request, name, own, cuts, read, results)
         groups.setdefault(where, []).append(leaf)
-    exchanges = tuple(
-        plan_exchange(leaves, request.sizes, cut, split, request.transport)
-        for (cut, split), leaves in groups.items()
-    )
-    return Schedule(exchanges, index, tuple(common), cuts, frozenset(read))
+    return Grouped(groups, index, tuple(common), cuts, frozenset(read))
 
 
 def _probe(
@@ -116,37 +147,6 @@ def _probe(
     result, _ = jax.eval_shape(update, optional, some, state)
     results = ("out", "kept") if isinstance(result, Compressed) else ("updates",)
     return needed(update, optional, some, state), results
-
-
-def _field_cuts(
-    request: Request,
-    name: str,
-    own: Mapping[StateKey, Path],
-    by_path: Mapping[Path, Any],
-    read: set[str],
-    results: Sequence[str],
-) -> dict[tuple[str, Any], Cuts]:
-    """The cuts of everything that travels with a leaf."""
-    leaf = request.about[name]
-    keys = ["updates", *read, *results]
-    found: dict[tuple[str, Any], Cuts] = {(name, k): request.cuts[name] for k in keys}
-    matrices = leaf.view.shapes(leaf.shape)
-    for key, path in own.items():
-        shape, matrix = by_path[path].shape, matrices[key.block]
-        check_batch(name, path, shape, matrix[:-2])
-        if jnp.issubdtype(by_path[path].dtype, jax.dtypes.prng_key):
-            raise TypeError(
-                message(
-                    "sharding",
-                    f"the state {keystr(path)} of {name!r} is a random key",
-                    "numbers, or one key for all matrices",
-                    "Fold the name of the matrix into one key",
-                )
-            )
-        found[name, key] = state_cuts(
-            shape, matrix, leaf, request.cuts[name], request.sizes, is_basis(path)
-        )
-    return found
 
 
 def _leaf_units(
@@ -231,14 +231,36 @@ def state_cuts_of(
     by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
     found: dict[Path, Cuts] = {}
     for name, own in state_index(state, names)[0].items():
-        leaf, cuts = about[name], where.cuts(name, about[name].shape)
-        matrices = leaf.view.shapes(leaf.shape)
-        for key, path in own.items():
-            shape, matrix = by_path[path].shape, matrices[key.block]
-            check_batch(name, path, shape, matrix[:-2])
-            found[path] = state_cuts(
-                shape, matrix, leaf, cuts, where.sizes, is_basis(path)
+        cuts = where.cuts(name, about[name].shape)
+        each = _state_cuts(name, about[name], cuts, where.sizes, own, by_path)
+        found |= {own[key]: cut for key, cut in each.items()}
+    return found
+
+
+def _state_cuts(
+    name: str,
+    leaf: Leaf,
+    cuts: Cuts,
+    sizes: Mapping[str, int],
+    own: Mapping[StateKey, Path],
+    by_path: Mapping[Path, Any],
+) -> dict[StateKey, Cuts]:
+    """How the states of a leaf are cut; raises for one that cannot travel with it."""
+    matrices = leaf.view.shapes(leaf.shape)
+    found = {}
+    for key, path in own.items():
+        x, matrix = by_path[path], matrices[key.block]
+        check_batch(name, path, x.shape, matrix[:-2])
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                message(
+                    "sharding",
+                    f"the state {keystr(path)} of {name!r} is a random key",
+                    "numbers, or one key for all matrices",
+                    "Fold the name of the matrix into one key",
+                )
             )
+        found[key] = state_cuts(x.shape, matrix, leaf, cuts, sizes, is_basis(path))
     return found
 
 

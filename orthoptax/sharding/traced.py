@@ -47,7 +47,7 @@ def traced_flops(function: Callable[..., Any], *shapes: Any) -> Flops:
 
     Source: the formulas of `orthoptax.sharding.flops`.
     """
-    return _of(jax.make_jaxpr(function)(*shapes).jaxpr)
+    return flops_of(jax.make_jaxpr(function)(*shapes).jaxpr)
 
 
 def times(flops: Flops, count: float) -> Flops:
@@ -56,7 +56,7 @@ def times(flops: Flops, count: float) -> Flops:
     return Counter(scaled)  # of floats where they are estimates
 
 
-def _of(jaxpr: Any) -> Flops:
+def flops_of(jaxpr: Any) -> Flops:
     """The sum over the equations."""
     total: Flops = Counter()
     for equation in jaxpr.eqns:
@@ -71,14 +71,14 @@ def _equation(equation: Any) -> Flops:
         return _product(equation)
     if name in LIBRARY:
         return _factorization(equation)
-    inside = [_of(jaxpr) for jaxpr in _called(equation)]
+    inside = [flops_of(jaxpr) for jaxpr in programs_within(equation)]
     if name == "cond":
         return max(inside, key=lambda flops: flops.total())
     total = sum(inside, Counter())
     return times(total, equation.params["length"] if name == "scan" else 1)
 
 
-def _called(equation: Any) -> Iterator[Any]:
+def programs_within(equation: Any) -> Iterator[Any]:
     """The programs within an equation."""
     for value in equation.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from orthoptax._check import count, message
 from orthoptax._types import Compressed
 from orthoptax.layout.links import Leaf, MatrixLinks
 from orthoptax.sharding.context import Context, by_name, context
@@ -30,6 +31,7 @@ class WholeMatrices:
     mesh: Any = None
     axes: tuple[str, ...] | None = None
     transport: Any = None
+    team: int = 1
 
     def whole(self, name: str, leaf: Any) -> Any:
         """Shape and dtype of the whole leaf."""
@@ -69,6 +71,7 @@ class WholeMatrices:
             return place.update(links, leaves, about, state, params, trees, extra)
         given = {} if params is None else {"params": params}
         given |= {f"tree/{key}": tree for key, tree in trees.items()}
+        self._check_team(links, leaves)
         request = self._request(where, links, about, {"updates": leaves, **given})
         plan = schedule(request._replace(extra=extra))
         by_path = dict(jax.tree_util.tree_flatten_with_path(state)[0])
@@ -118,6 +121,27 @@ class WholeMatrices:
             where.sizes,
             where.axes,
             None if self.transport is None else jnp.dtype(self.transport),
+            team=self.team,
+        )
+
+    def _check_team(self, links: MatrixLinks, leaves: Leaves) -> None:
+        """Raises unless the links can work in teams, if they are to."""
+        if self.team == 1 or (links.on_parts and not links.compresses):
+            return
+        remedy = (
+            "Use orthoptax.sharding.in_parts, which leaves matrices where they are"
+            if links.compresses
+            else "Pass polar=orthoptax.matrix.gram_newton_schulz(), or leave team=1"
+        )
+        raise TypeError(
+            message(
+                "whole_matrices",
+                f"team={self.team}, but the links of {next(iter(leaves))!r} include "
+                "one that cannot work on a fraction of a matrix",
+                "links that sum over the long side of a matrix, such as orthogonalize "
+                "with a polar function that takes inner=",
+                remedy,
+            )
         )
 
     def _sort(
@@ -141,6 +165,7 @@ def whole_matrices(
     mesh: Any = None,
     axes: Sequence[str] | None = None,
     transport: DTypeLike | None = None,
+    team: int = 1,
 ) -> WholeMatrices:
     """Puts every matrix together on one device, works there, and sends it back.
 
@@ -152,6 +177,13 @@ def whole_matrices(
     parameters) are shared out and the results all-gathered; stacks cut on their batch
     axes alone (layers, experts) stay where they are.
 
+    Matrices that do not go evenly, 12 over 8 devices or one over all, cost as much as
+    if there were 16 or are gathered. With `team` each of these is worked on by so many
+    devices, which have equal fractions of its long side and sum what is to be summed:
+    of the Gram form two triangles of the short side squared, where it has one restart.
+    Later links see fractions too. A leaf whose long side is no multiple of the team on
+    each device, or that fuses tall matrices, stays with the others.
+
     Args:
       specs: a tree of PartitionSpec or NamedSharding, those of the parameters; leaves
         that are no matrices may be left out, None is replicated. None: read from the
@@ -162,11 +194,16 @@ def whole_matrices(
         do not cut a matrix share the work on it. Static.
       transport: what updates are rounded to while they travel, for example bfloat16;
         states are not rounded. None: their own dtype. Static.
+      team: devices, next to each other, that work together on a matrix that does not go
+        evenly; divides the number of devices. For links that can sum over the long
+        side: `polar=gram_newton_schulz()` moves least. 1: none do. Static.
     Returns: a `Place`, for `place=` of `on_matrices` and every named optimizer. Works
       inside your own `shard_map` over all axes that cut a matrix or, from jax 0.10 on,
       over none of them.
-    Raises: TypeError for a spec of another type; at the call ValueError for specs that
-      do not fit the leaves, the mesh, or what the arrays show.
+    Raises: TypeError for a spec of another type, at the call for links that cannot work
+      in teams; ValueError for a team below 1, at the call for specs that do not fit
+      the leaves, the mesh, or what the arrays show, for a team that does not divide the
+      devices or stands inside a `shard_map` with check_vma=True.
     Example:
       >>> import jax, optax
       >>> from jax.sharding import PartitionSpec
@@ -182,10 +219,12 @@ def whole_matrices(
     Source: ours; the exchange of one shape at a time is microsoft/dion@0a059a4,
       megabatch_base.py.
     """
+    count("whole_matrices", "team", team)
     named, found = by_name(specs)
     return WholeMatrices(
         named,
         found if mesh is None else mesh,
         None if axes is None else tuple(axes),
         transport,
+        team,
     )

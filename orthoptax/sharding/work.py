@@ -27,6 +27,10 @@ class Work:
     extra: Mapping[str, Any]
     given: frozenset[str]
 
+    def on(self, parts: Mapping[str, Any]) -> "Work":
+        """The same of parts of matrices that lie as told, {matrix name: `Part`}."""
+        return dataclasses.replace(self, extra={**self.extra, "parts": parts})
+
     def run(self, stacks: Mapping[Kind, Arrays]) -> tuple[dict[Kind, Arrays], dict]:
         """One update of stacks of whole matrices, {kind: {field key: array}}.
 

@@ -16,7 +16,7 @@ from orthoptax.matrix import (
     newton_schulz,
     spectral,
 )
-from orthoptax.matrix.inner import Inner, local
+from orthoptax.matrix.inner import Inner, folded, local, unfolded
 
 RNG = np.random.default_rng(0)
 
@@ -68,6 +68,38 @@ def test_shape_is_that_of_the_whole_matrix():
         jnp.ones((4, 32)),
     )
     assert seen[0] == ((4, 4), (4, 32))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 6])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_half_of_a_hermitian_matrix(k, dtype):
+    x = RNG.normal(size=(2, k, 3)) + 1j * RNG.normal(size=(2, k, 3))
+    x = np.asarray(x if dtype == np.complex64 else x.real, dtype)
+    gram = x @ np.conj(np.swapaxes(x, -1, -2))
+    packed = folded(jnp.asarray(gram))
+    assert packed.size == 2 * k * (k + 1) // 2
+    np.testing.assert_allclose(unfolded(packed, k), gram, rtol=1e-6, atol=1e-6)
+
+
+def test_groups_have_a_matrix_each():
+    """Eight devices in pairs: each pair sums over its own two halves."""
+    x = RNG.normal(size=(8, 2, 3)).astype(np.float32)
+    inner = Inner("i", groups=tuple((i, i + 1) for i in range(0, 8, 2)))
+
+    def members(x):
+        assert inner.shape(x[0]) == (2, 6)
+        return [fn(x) for fn in (inner.gram, inner.squares, inner.largest)]
+
+    mesh = jax.make_mesh((8,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mapped = jax.shard_map(
+        members, mesh=mesh, in_specs=P("i"), out_specs=P("i"), check_vma=False
+    )
+    pairs = np.repeat(np.concatenate([x[::2], x[1::2]], axis=2), 2, axis=0)
+    gram, squares, largest = jax.jit(mapped)(jnp.asarray(x))
+    want = np.einsum("bmn,bkn->bmk", pairs, pairs)
+    np.testing.assert_allclose(gram, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(squares[:, 0, 0], (pairs**2).sum((1, 2)), rtol=1e-5)
+    np.testing.assert_array_equal(largest[:, 0, 0], np.abs(pairs).max((1, 2)))
 
 
 POLARS = {

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from orthoptax import muon, normuon, optimizers
+from orthoptax import dion, muon, normuon, optimizers
 from orthoptax.layout import here, on_matrices
-from orthoptax.matrix import newton_schulz
+from orthoptax.matrix import gram_newton_schulz, newton_schulz
 from orthoptax.sharding import Plan, count, plan
 from orthoptax.sharding.assign import Job, assign, excess
 from orthoptax.sharding.calls import calls
@@ -151,6 +152,85 @@ def test_odd_cases_are_those_of_the_compiled_program(case):
         check(candidate.cost, compiled(case, muon, candidate.place))
 
 
+GRAM = functools.partial(muon, polar=gram_newton_schulz())
+
+
+def offered(best, name):
+    """The candidate whose name begins so."""
+    (found,) = [c for c in best.candidates if c.name.startswith(name)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("six", "in parts"),
+        slow("six", "whole matrices, teams"),
+        slow("lone", "whole matrices, teams"),
+    ],
+)
+def test_the_gram_form_is_that_of_the_compiled_program(case, name):
+    """Teams and parts, with a kernel that sums once a block."""
+    chosen = offered(planned(case, GRAM, mesh=True), name)
+    assert chosen.cost.collectives
+    check(chosen.cost, compiled(case, GRAM, chosen.place))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["fsdp", "dp"])
+def test_teams_on_several_shapes_move_what_the_compiled_program_does(case):
+    """Sums of several shapes: how many of them the compiler merges is its own."""
+    chosen = offered(planned(case, GRAM, mesh=True), "whole matrices, teams")
+    found = compiled(case, GRAM, chosen.place)
+    assert chosen.cost.result_bytes == found.result_bytes
+    assert chosen.cost.ring_bytes == found.ring_bytes
+    assert chosen.cost.total_flops == pytest.approx(found.flops, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["lone", "dp and fsdp"])
+def test_dion_in_parts_is_nearly_that_of_the_compiled_program(case):
+    """Its trace has products and sums that no result needs."""
+    chosen = offered(planned(case, dion, mesh=True), "in parts")
+    found = compiled(case, dion, chosen.place)
+    assert chosen.cost.result_bytes == pytest.approx(found.result_bytes, rel=0.001)
+    assert chosen.cost.total_flops == pytest.approx(found.flops, rel=0.08)
+
+
+def test_teams_that_wait_are_padding():
+    """Six over four teams of two: two each, of which a quarter is none."""
+    cost, size = offered(planned("six", GRAM), "whole matrices, teams").cost, 64 * 128
+    assert cost.padding == 2 * 2 / 8 * size * FLOAT
+    assert cost.imbalance[1] == 8 / 6
+    assert (cost.work_bytes, cost.floor) == (size * FLOAT, 2 * 6 / 8 * size * FLOAT)
+
+
+def test_teams_are_offered_where_links_can():
+    best = planned("six", GRAM)
+    assert re.search(r"6 of 128x64 by \d teams? of \d devices", str(best))
+    assert "teams of devices on those" not in str(best)
+    told = str(planned("six", normuon))
+    assert "teams of devices on those that do not go evenly" in told
+    assert "polar=gram_newton_schulz()" in told
+    assert "teams" not in str(planned("stack", GRAM))  # nothing moves
+
+
+@pytest.mark.slow
+def test_teams_where_nobody_has_enough_show_what_grouping_costs():
+    best = plan(model("llama3-405b"), {"fsdp": 512, "tp": 8}, optimizer=at(GRAM))
+    teams, alone = offered(best, "whole matrices, teams").cost, best.candidates[1].cost
+    assert teams.result_bytes < alone.result_bytes
+    assert "beside whole matrices alone 0." in str(best)
+    shape, team = (16384, 53248), offered(best, "whole matrices, teams").place.team
+    assert f"252 of {shape[1]}x{shape[0]} by {4096 // team} teams of {team}" in str(
+        best
+    )
+
+
+def at(make):
+    return lambda place: make(0.02, place=place)
+
+
 @pytest.mark.slow
 def test_rounded_transport_is_that_of_the_compiled_program():
     best, exact = planned("both", mesh=True, transport="bfloat16"), planned("both")
@@ -176,7 +256,7 @@ def test_two_shards_are_the_floor(case):
 
 def test_floors_of_replicated_and_of_half_replicated_parameters():
     assert planned("dp").candidates[1].cost.floor == TOTAL * FLOAT
-    whole, alone = (c.cost for c in planned("dp and fsdp").candidates[1:])
+    whole, alone = (c.cost for c in planned("dp and fsdp").candidates[1:3])
     shard = TOTAL / 4 * FLOAT
     assert whole.floor == 2 * shard / 2 + shard  # half of it each way, then gathered
     assert alone.floor == 2 * shard
@@ -408,7 +488,7 @@ def test_every_chip_has_a_time():
 def test_several_calls_add_up():
     sizes, params, spec = CASES["fsdp"]
     twice = lambda place: optax.chain(
-        on_matrices(orthogonalize(), place=place), on_matrices(place=place)
+        *[on_matrices(orthogonalize(), place=place) for _ in range(2)]
     )
     once = lambda place: on_matrices(orthogonalize(), place=place)
     both, single = (
@@ -416,4 +496,4 @@ def test_several_calls_add_up():
         for make in (twice, once)
     )
     assert both.result_bytes == 2 * single.result_bytes
-    assert both.total_flops == single.total_flops
+    assert both.total_flops == 2 * single.total_flops
