@@ -18,10 +18,11 @@ WEEK = 7 * 24 * 3600
 
 
 def pytest_configure(config):
-    """Sets how and how often programs are compiled, which is most of the suite's time.
+    """Sets how and how often programs are compiled: most of the suite's time.
 
-    The fast suite leaves out optimizations of machine code; the program XLA makes is the
-    same. `make slow` has them all. What earlier runs compiled is taken from pytest's cache.
+    The fast suite leaves out optimizations of machine code; the program XLA makes is
+    the same. `make slow` has them all. What earlier runs compiled is taken from
+    pytest's cache.
 
     Every process works on links of its own, since jax does not write a file at once and
     another process could read half of it.
