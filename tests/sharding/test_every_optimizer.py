@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public optimizer of matrices takes the same two steps on eight devices as on one."""
+"""Every optimizer of matrices takes the same two steps on eight devices as on one."""
 
 import jax
 import numpy as np
