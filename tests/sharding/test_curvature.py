@@ -85,7 +85,7 @@ def assert_equal(ours):
     assert jax.tree.map(int, state) == jax.tree.map(int, kept)
 
 
-@pytest.mark.parametrize("cut", [P(), P("x")])
+@pytest.mark.parametrize("cut", [pytest.param(P(), marks=pytest.mark.slow), P("x")])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_jit(kind, cut):
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
