@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
+from orthoptax._axes import varying
 from orthoptax._check import message
 from orthoptax._types import Place
 from orthoptax.layout.links import Leaf, MatrixLinks, here
 from orthoptax.sharding.calls import call
 from orthoptax.sharding.candidates import cheapest, compared
-from orthoptax.sharding.context import seen_sharding, varying
+from orthoptax.sharding.context import seen_sharding
 from orthoptax.sharding.hardware import hardware_of
 from orthoptax.sharding.parts import InParts
 from orthoptax.sharding.question import Question

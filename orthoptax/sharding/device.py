@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from orthoptax._axes import varying
 from orthoptax._check import message
-from orthoptax.sharding.context import varying
 from orthoptax.sharding.exchange import Exchange
 from orthoptax.sharding.packing import assemble, disassemble
 from orthoptax.sharding.pieces import packed, pieces, unpacked

@@ -7,6 +7,11 @@ from orthoptax.transforms.choices import (
     largest_slices_by_shard,
     random_slices,
 )
+from orthoptax.transforms.divide_by_curvature_abs_floor import (
+    divide_by_curvature_abs_floor,
+)
+from orthoptax.transforms.divide_by_curvature_mean import divide_by_curvature_mean
+from orthoptax.transforms.divide_by_curvature_rms import divide_by_curvature_rms
 from orthoptax.transforms.divide_by_norm import divide_by_norm, divide_columns
 from orthoptax.transforms.energy_scale import energy_scale
 from orthoptax.transforms.error_feedback import error_feedback, whole
@@ -35,6 +40,7 @@ from orthoptax.transforms.scale_by_shape import (
     spectral_norm,
     unscaled,
 )
+from orthoptax.transforms.secant_step import secant_step
 from orthoptax.transforms.second_moment import second_moment
 from orthoptax.transforms.sign import sign
 from orthoptax.transforms.soft_threshold import soft_threshold
@@ -48,6 +54,7 @@ from orthoptax.transforms.weight_decay import (
     palm,
 )
 from orthoptax.transforms.weight_norm import weight_norm
+from orthoptax.transforms.with_curvature import with_curvature
 from orthoptax.transforms.with_input import with_input
 from orthoptax.transforms.with_statistics import with_statistics
 
@@ -56,6 +63,9 @@ __all__ = [
     "cautious",
     "decay_after",
     "decoupled",
+    "divide_by_curvature_abs_floor",
+    "divide_by_curvature_mean",
+    "divide_by_curvature_rms",
     "divide_by_norm",
     "divide_columns",
     "energy_scale",
@@ -84,6 +94,7 @@ __all__ = [
     "scale_by_input_norm",
     "scale_by_learning_rate",
     "scale_by_shape",
+    "secant_step",
     "second_moment",
     "sign",
     "sign_or_rms",
@@ -94,6 +105,7 @@ __all__ = [
     "unscaled",
     "weight_norm",
     "whole",
+    "with_curvature",
     "with_input",
     "with_statistics",
 ]

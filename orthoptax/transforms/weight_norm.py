@@ -86,6 +86,35 @@ def weight_norm(
     turn = optax.with_extra_args_support(default if direction is None else direction)
     grow = optax.with_extra_args_support(default if magnitude is None else magnitude)
 
+    links = _row_links(grow)
+    first, last = (on_matrices(x, layout=layout, place=place) for x in links)
+
+    def init(params: optax.Params) -> WeightNormState:
+        return WeightNormState(last.init(params), turn.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, WeightNormState]:
+        _check.has_params("weight_norm", params)
+        gradient, _ = first.update(updates, state.rows, params)
+        steps, turned = turn.update(gradient, state.direction, params, **extra)
+        extra = {**extra, "grad": updates}
+        results, rows = last.update(steps, state.rows, params, **extra)
+        return results, WeightNormState(rows, turned)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _row_links(grow: optax.GradientTransformationExtraArgs) -> tuple[OnParts, OnParts]:
+    """Two links on matrices: to the gradient of V, and from a step of V to one of W.
+
+    Args:
+      grow: the optimizer of the lengths; its state is that of both.
+    """
+
     def init_rows(params: optax.Params) -> WeightNormRowsState:
         # Zeros, until the first step: weights may be loaded after this.
         zeros = jax.tree.map(lambda w: jnp.zeros_like(_length(w)), params)
@@ -124,30 +153,7 @@ def weight_norm(
         own = lambda i: map_named(lambda n, _: after[n][i], u)
         return own(0), WeightNormRowsState(own(1), magnitude)
 
-    lift = lambda update: on_matrices(
-        OnParts(init_rows, update),
-        layout=layout,
-        place=place,
-    )
-    first, last = lift(tangent), lift(arrive)
-
-    def init(params: optax.Params) -> WeightNormState:
-        return WeightNormState(last.init(params), turn.init(params))
-
-    def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        **extra: Any,
-    ) -> tuple[optax.Updates, WeightNormState]:
-        _check.has_params("weight_norm", params)
-        gradient, _ = first.update(updates, state.rows, params)
-        steps, turned = turn.update(gradient, state.direction, params, **extra)
-        extra = {**extra, "grad": updates}
-        results, rows = last.update(steps, state.rows, params, **extra)
-        return results, WeightNormState(rows, turned)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return OnParts(init_rows, tangent), OnParts(init_rows, arrive)
 
 
 class _Rows(NamedTuple):

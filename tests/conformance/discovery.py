@@ -22,16 +22,29 @@ from orthoptax.layout.rules import Rules
 from orthoptax.transforms import error_feedback
 from orthoptax.transforms.choices import Choose
 from tests import zoo
+from tests.conformance.supply import supplied
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
-DEGREE = {"auon": 1, "mop": 1, "polargrad": 1}
+DEGREE = {
+    "adahessian": 1,
+    "oasis": 1,
+    "sophia_g": 1,
+    "sophia_h": 1,
+    "auon": 1,
+    "mop": 1,
+    "polargrad": 1,
+}
 """The power of the gradient's scale that the matrices' updates grow with, if not 0.
 
 Methods of degree 1 keep the size of the gradient by design: their laws say that an
 update is multiplied where others say that it is unchanged.
 """
-ABSOLUTE = {"adago": {"gamma": 3e38, "initial": 0.0, "eps": 0.0}}
+ABSOLUTE = {
+    "adago": {"gamma": 3e38, "initial": 0.0, "eps": 0.0},
+    "sophia_g": {"eps": 1e10, "weight_decay": 0.0},
+    "sophia_h": {"eps": 1e10, "clip_threshold": 1e30, "weight_decay": 0.0},
+}
 """Optimizers that compare the gradient with a number of their own, and the arguments
 that switch those numbers off: with these the laws of scale hold."""
 ROUNDING = {"asgo": 3e-3, "dion": 2e-4, "dion2": 1e-4, "nordion2": 1e-4}
@@ -55,9 +68,16 @@ CURVED = {*FEASIBLE, "muown"}
 
 Their laws say that a changed rate does what the same rate does from the start.
 """
-STILL = {"scion": {"weight_decay": 0.0}, "spel": {"polar": lambda x: x}}
+STILL = {
+    "scion": {"weight_decay": 0.0},
+    "sophia_g": {"weight_decay": 0.0},
+    "sophia_h": {"weight_decay": 0.0},
+    "spel": {"polar": lambda x: x},
+}
 """Optimizers that move weights without a gradient by design, toward the middle of a
-ball or onto a set, and the arguments that switch this off."""
+ball, by decay or onto a set, and the arguments that switch this off."""
+FIRST_STEP = {"oasis", "secant_step"}
+"""What takes its learning rate for the length of the first step, and no other."""
 OWN_SCALE = {"dion", "dion2", "nordion2", "scion", "trust_region"}
 """Optimizers whose published scale is not AdamW's, so their rates are not either.
 
@@ -94,6 +114,8 @@ def kind(thing: Any) -> str:
             return "choice of slices"
         if takes[:1] == ["params"] or "tree" in takes:
             return "function of trees"
+        if returns == Callable[..., Any]:
+            return "function of functions"
         if returns is jax.Array or typing.get_type_hints(returns or int):
             return "function of arrays"
     raise TypeError(
@@ -155,7 +177,8 @@ class Subject:
         wrap = on_matrices if self.on_matrices else lambda tx: tx
         if self.is_compressor:
             wrap = lambda tx, inner=wrap: error_feedback(compressor=inner(tx))
-        return lambda **arguments: wrap(constructor(**arguments))
+        needs = getattr(self.constructor, "needs", ())
+        return lambda **arguments: supplied(wrap(constructor(**arguments)), needs)
 
     def only_ours(self) -> dict[str, Any]:
         """Arguments that leave stock optax out: it has laws of its own."""

@@ -16,8 +16,7 @@ FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; wh
 
 def routes(subject):
     """For `law`: whatever asks a layout which leaves are matrices."""
-    asked = subject.on_matrices or "layout" in subject.parameters
-    return subject.is_optimizer or subject.floor == "layout" or asked
+    return subject.on_matrices or "layout" in subject.parameters
 
 
 @law(lambda subject: subject.numbers())
