@@ -131,3 +131,13 @@ def step_link(constructor: Constructor) -> Constructor:
     """
     constructor.makes_steps = True  # pyright: ignore[reportFunctionMemberAccess]
     return constructor
+
+
+def needs(*names: str) -> Callable[[Constructor], Constructor]:
+    """Marks a constructor whose `update` cannot do without these extra arguments."""
+
+    def mark(constructor: Constructor) -> Constructor:
+        constructor.needs = names  # pyright: ignore[reportFunctionMemberAccess]
+        return constructor
+
+    return mark

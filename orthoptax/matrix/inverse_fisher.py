@@ -73,7 +73,8 @@ def inverse_fisher_of(gradients: jax.Array, damping: ArrayLike = 1e-5) -> Invers
         return w.at[..., i, :].set(new), n.at[..., i].set(size)
 
     start = (jnp.zeros_like(g), jnp.full(g.shape[:-1], m, g.dtype))
-    return InverseFisher(*lax.fori_loop(0, m, add, start), damp)
+    vectors, sizes = lax.fori_loop(0, m, add, start)
+    return InverseFisher(vectors, sizes, damp)
 
 
 def inverse_fisher_product(fisher: InverseFisher, x: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ def over_gram(g: jax.Array, x: jax.Array, damping: ArrayLike = 0.0) -> jax.Array
     """G (X^H X + damping I)^-1 by a Cholesky factorization.
 
     X is scaled by a power of two first, so that entries of any size have an answer, and
-    8 sqrt(r) roundings of its scale are added to the diagonal, so that each X has one.
+    damping is at least 8 sqrt(r) roundings of its scale, so that each X has one.
 
     Args:
       g: (..., n, r).
@@ -42,7 +42,7 @@ def over_gram(g: jax.Array, x: jax.Array, damping: ArrayLike = 0.0) -> jax.Array
     x = x / unit.astype(work)
     rank = x.shape[-1]
     lift = _LIFT * math.sqrt(rank) * float(jnp.finfo(work).eps)
-    diagonal = (damp / unit / unit + lift).astype(work)
+    diagonal = jnp.maximum(damp / unit / unit, lift).astype(work)
     gram = jnp.matmul(jnp.conj(x).mT, x, precision=lax.Precision.HIGHEST)
     gram = gram + diagonal * jnp.broadcast_to(jnp.eye(rank, dtype=work), gram.shape)
 

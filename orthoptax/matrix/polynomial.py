@@ -29,7 +29,7 @@ def elementary_symmetric(power_sums: jax.Array) -> jax.Array:
     e = [jnp.ones((), p.dtype)]
     for i in range(1, len(p) + 1):
         terms = [(-1) ** (j - 1) * e[i - j] * p[j - 1] for j in range(1, i + 1)]
-        e.append(sum(terms[1:], terms[0]) / i)
+        e.append(jnp.sum(jnp.stack(terms)) / i)
     return jnp.stack(e)
 
 

@@ -5,10 +5,12 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
+from orthoptax._types import needs
 from orthoptax.optimizers._rest import on_parameters
 from orthoptax.transforms.energy_step import energy_step
 
 
+@needs("value")
 def aegd(
     learning_rate: optax.ScalarOrSchedule,
     *,

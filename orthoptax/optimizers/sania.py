@@ -5,6 +5,7 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
+from orthoptax._types import needs
 from orthoptax.optimizers._rest import on_parameters
 from orthoptax.transforms.divide_by_square import divide_by_mean_square
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
@@ -13,6 +14,7 @@ from orthoptax.transforms.polyak_step import polyak_step
 FLOOR = 0.1  # of the authors' package; large, and below it scale is seen after all
 
 
+@needs("value")
 def sania(
     learning_rate: optax.ScalarOrSchedule,
     *,

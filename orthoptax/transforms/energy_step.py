@@ -9,7 +9,8 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
-from orthoptax._dtypes import wider, zeros_beside
+from orthoptax._dtypes import wider, work_dtype, zeros_beside
+from orthoptax._types import needs
 from orthoptax.transforms import _tree
 from orthoptax.transforms.learning_rate import rate_at
 
@@ -27,6 +28,7 @@ class EnergyStepState(NamedTuple):
     inner: Any
 
 
+@needs("value")
 def energy_step(
     inner: optax.GradientTransformation | None = None,
     *,
@@ -97,42 +99,55 @@ def energy_step(
         shifted = _tree.loss("energy_step", extra, widest) + jnp.asarray(c, widest)
         good = (shifted > 0) & jnp.isfinite(shifted)
         root = jnp.sqrt(jnp.where(good, shifted, 1))
-        started = state.count != state.skipped
         rate = jnp.asarray(rate_at(learning_rate, state.count)).astype(widest)
-
-        def slope(g: jax.Array, p: jax.Array) -> jax.Array:
-            work = wider(wider(g.dtype, p.dtype), _tree.real_dtype(g))
-            decay = jnp.asarray(l2).astype(work) * p.astype(work)
-            return g.astype(work) / (2 * root).astype(work) + decay
-
-        def fallen(r: jax.Array, product: jax.Array) -> jax.Array:
-            r = jnp.where(started, r, root.astype(r.dtype))
-            return r / (1 + 2 * rate.astype(r.dtype) * product.astype(r.dtype))
-
-        slopes = jax.tree.map(slope, updates, params)
+        slopes = _slopes(updates, params, root, l2)
         steps, after = link.update(slopes, state.inner, params, **extra)
-        if shared:
-            d, s, t = _tree.dot(slopes, steps, widest)
-            fall = fallen(state.energy, d * s * t)
-            energies = jax.tree.map(lambda _: fall, updates)
-        else:
-            times = lambda d, s: jnp.real(jnp.conj(d) * s)
-            energies = jax.tree.map(
-                lambda r, d, s: fallen(r, times(d, s)), state.energy, slopes, steps
-            )
-            fall = energies
+        started = state.count != state.skipped
+        begin = lambda r: jnp.where(started, r, root.astype(r.dtype))
+        energy = jax.tree.map(begin, state.energy)
+        fall = _fall_of_all if shared else _fall_of_each
+        energy = fall(energy, slopes, steps, rate)
 
         def leaf(u: jax.Array, s: jax.Array, r: jax.Array, p: jax.Array) -> jax.Array:
             lr, wd = rate.astype(s.dtype), jnp.asarray(weight_decay).astype(s.dtype)
             step = -2 * lr * r.astype(s.dtype) * s - lr * wd * p.astype(s.dtype)
             return jnp.where(good, step, 0).astype(u.dtype)
 
-        fall = jax.tree.map(lambda new, old: new.astype(old.dtype), fall, state.energy)
+        each = jax.tree.map(lambda _: energy, updates) if shared else energy
         keep = lambda new, old: jnp.where(good, new, old)
-        return jax.tree.map(leaf, updates, steps, energies, params), EnergyStepState(
+        return jax.tree.map(leaf, updates, steps, each, params), EnergyStepState(
             jnp.asarray(optax.safe_increment(state.count)),
             state.skipped + jnp.where(good, 0, 1).astype(jnp.int32),
-            *jax.tree.map(keep, (fall, after), (state.energy, state.inner)),
+            *jax.tree.map(keep, (energy, after), (state.energy, state.inner)),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _slopes(updates: Any, params: Any, root: jax.Array, l2: ArrayLike) -> Any:
+    """D, the gradient of the root of the loss, with its decay; float32 or wider."""
+
+    def leaf(g: jax.Array, p: jax.Array) -> jax.Array:
+        work = work_dtype(wider(g.dtype, p.dtype))
+        decay = jnp.asarray(l2).astype(work) * p.astype(work)
+        return g.astype(work) / (2 * root).astype(work) + decay
+
+    return jax.tree.map(leaf, updates, params)
+
+
+def _fall_of_each(energy: Any, slopes: Any, steps: Any, rate: jax.Array) -> Any:
+    """The energies of all entries after a step."""
+
+    def leaf(r: jax.Array, d: jax.Array, s: jax.Array) -> jax.Array:
+        product = jnp.real(jnp.conj(d) * s).astype(r.dtype)
+        return r / (1 + 2 * rate.astype(r.dtype) * product)
+
+    return jax.tree.map(leaf, energy, slopes, steps)
+
+
+def _fall_of_all(
+    energy: jax.Array, slopes: Any, steps: Any, rate: jax.Array
+) -> jax.Array:
+    """The one energy of the tree after a step."""
+    d, s, t = _tree.dot(slopes, steps, rate.dtype)
+    return energy / (1 + 2 * rate * d * s * t).astype(energy.dtype)

@@ -72,7 +72,8 @@ def inverse_fisher(
     Deviations: the authors recurse over the window, which equals this; their float32
       loses digits to a difference where |g|^2 is far above m damping. The system is
       solved at unit diagonal, of which damping is 8 sqrt(m) roundings at least, so that
-      gradients of any scale, and equal ones, have an answer. Blocks of parameters are groups here.
+      gradients of any scale, and equal ones, have an answer. Blocks of parameters are
+      groups here.
     Source: Frantar et al., M-FAC, arXiv:2107.03356; code IST-DASLab/M-FAC@8116367,
       optim.py.
     """

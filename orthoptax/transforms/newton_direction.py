@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
+from orthoptax._types import needs
 from orthoptax.matrix.running import power_of_two
 from orthoptax.transforms import _tree
 
@@ -37,6 +38,7 @@ class _Solve(NamedTuple):
     go: jax.Array
 
 
+@needs("obj_fn")
 def newton_direction(
     *, tolerance: ArrayLike = 1e-5, max_products: int = 50, floor: ArrayLike = 1e-8
 ) -> optax.GradientTransformationExtraArgs:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from orthoptax._check import in_range
 from orthoptax._dtypes import times
+from orthoptax._types import needs
 from orthoptax.transforms import _tree
 
 
@@ -25,6 +26,7 @@ class PolyakStepState(NamedTuple):
     inner: Any
 
 
+@needs("value")
 def polyak_step(
     inner: optax.GradientTransformation | None = None, *, f_star: ArrayLike = 0.0
 ) -> optax.GradientTransformationExtraArgs:

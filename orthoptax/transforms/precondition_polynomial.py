@@ -41,7 +41,7 @@ def precondition_polynomial(
       >>> b = jnp.asarray([1.0, 3.0])
       >>> product = lambda tree: {"w": b * tree["w"]}
       >>> tx, g = precondition_polynomial([4.0], matvec=product), {"w": jnp.ones(2)}
-      >>> (4 * tx.update(g, tx.init(g))[0]["w"]).round(3).tolist()
+      >>> [round(float(4 * u), 3) for u in tx.update(g, tx.init(g))[0]["w"]]
       [3.0, 1.0]
 
     Source: Doikov and Rodomanov, arXiv:2301.13194.
@@ -74,7 +74,8 @@ def precondition_polynomial(
         sums = sums / unit ** jnp.arange(1, len(traces) + 1).astype(widest)
         wide = jax.tree.map(lambda u: u.astype(_tree.real_dtype(u)), updates)
         over = lambda tree: jax.tree.map(lambda x: x / unit.astype(x.dtype), tree)
-        found = precondition_with(lambda x: over(matvec(x)), sums, wide)
+        product = matvec
+        found = precondition_with(lambda x: over(product(x)), sums, wide)
         whole = elementary_symmetric(sums)[-1]
         return jax.tree.map(
             lambda u, x: (x / whole.astype(x.dtype)).astype(u.dtype), updates, found

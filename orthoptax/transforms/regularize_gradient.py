@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
+from orthoptax._types import needs
 from orthoptax.matrix.running import divide
 from orthoptax.transforms import _tree
 
@@ -83,6 +84,7 @@ def exact_product(
     return jax.jvp(grad_fn, (params,), (along,))[1]
 
 
+@needs("grad_fn")
 def regularize_gradient(
     gamma: ArrayLike = 0.01,
     *,
