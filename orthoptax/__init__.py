@@ -3,10 +3,11 @@
 
 The names of each floor are in its package: `orthoptax.matrix` (kernels on arrays),
 `orthoptax.layout` (which leaves are matrices), `orthoptax.transforms` (links of a
-chain), `orthoptax.optimizers` (named chains), `orthoptax.diagnostics`.
+chain), `orthoptax.optimizers` (named chains), `orthoptax.diagnostics`,
+`orthoptax.curvature` (estimators of the Hessian's diagonal).
 """
 
-from orthoptax import diagnostics, layout, matrix, optimizers, transforms
+from orthoptax import curvature, diagnostics, layout, matrix, optimizers, transforms
 from orthoptax.layout import (
     MatrixView,
     by_layout,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MatrixView",
     "by_layout",
+    "curvature",
     "describe",
     "diagnostics",
     "equinox",

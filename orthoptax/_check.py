@@ -109,8 +109,8 @@ def fraction(where: str, name: str, value: Any) -> None:
         )
 
 
-def count(where: str, name: str, value: Any) -> None:
-    """Raises unless value is a Python integer of 1 or more."""
+def count(where: str, name: str, value: Any, least: int = 1) -> None:
+    """Raises unless value is a Python integer, not below `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(
             message(
@@ -121,4 +121,4 @@ def count(where: str, name: str, value: Any) -> None:
                 "static_args",
             )
         )
-    in_range(where, name, value, 1)
+    in_range(where, name, value, least)

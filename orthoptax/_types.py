@@ -100,6 +100,20 @@ class Compressor(optax.GradientTransformationExtraArgs):
     """A transform whose `update` returns a `Compressed` where others return a tree."""
 
 
+class Estimator(NamedTuple):
+    """Estimates the diagonal of a curvature matrix; see `orthoptax.curvature`.
+
+    init: params -> its state. estimate: (state, params, gradients, count, key, **extra)
+    -> (diagonal, state); the diagonal like the parameters, in float32 or wider, and
+    `extra` what the caller gave `update`, with `axis_name`. clocked: whether
+    `with_curvature` decides when to ask it; else it answers at every step.
+    """
+
+    init: Callable[[Any], Any]
+    estimate: Callable[..., tuple[Any, Any]]
+    clocked: bool = True
+
+
 class OnParts(optax.GradientTransformationExtraArgs):
     """A matrix transform that also works where only parts of the matrices are here.
 

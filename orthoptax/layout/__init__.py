@@ -4,6 +4,7 @@
 from orthoptax.layout.describe import describe
 from orthoptax.layout.dimension_numbers import from_optax, to_optax
 from orthoptax.layout.equinox import equinox
+from orthoptax.layout.full import on_full_params
 from orthoptax.layout.haiku import haiku
 from orthoptax.layout.links import here
 from orthoptax.layout.maxtext import maxtext
@@ -25,6 +26,7 @@ __all__ = [
     "here",
     "map_stacks",
     "maxtext",
+    "on_full_params",
     "on_matrices",
     "rules",
     "to_optax",

@@ -9,6 +9,7 @@ import optax
 
 from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Layout, Place
+from orthoptax.layout.full import OF_PARAMS, on_full_params
 from orthoptax.layout.leaves import parameters
 from orthoptax.layout.links import Leaf, here, linked
 from orthoptax.layout.names import map_named, named_leaves
@@ -124,7 +125,9 @@ def by_layout(
     State:
       matrix, rest: states of the two; leaves of the other group are `MaskedNode`s.
     Returns: a `GradientTransformationExtraArgs`. Extra arguments shaped like the
-      updates are cut to each group; scalars and callables go to both as they are.
+      updates are cut to each group; scalars and callables go to both as they are, but
+      `obj_fn`, `logits_fn`, `grad_fn` and `value_fn`, functions of all parameters, may
+      be called by each group with its own (see `on_full_params`).
     Raises: ValueError in `init` for a leaf the layout cannot decide, in `update` for an
       empty tree; TypeError in `init` for integer leaves.
     Example:
@@ -166,6 +169,9 @@ def by_layout(
         not_empty("by_layout.update", updates)
         views = _about(updates, layout, place)
         structure = jax.tree.structure(updates)
+        if params is not None:
+            ours = {k: v for k, v in extra.items() if k in OF_PARAMS and callable(v)}
+            extra |= {k: on_full_params(v, params) for k, v in ours.items()}
         results = []
         for tx, part, matrices in zip(groups, state, (True, False), strict=True):
             take = lambda tree, m=matrices: cut(tree, m, views)

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 
+from orthoptax._axes import varying
 from orthoptax._check import message
 from orthoptax._types import Place
 from orthoptax.layout.links import Leaf, MatrixLinks, here
-from orthoptax.sharding.context import seen_sharding, varying
+from orthoptax.sharding.context import seen_sharding
 from orthoptax.sharding.whole import WholeMatrices
 
 Leaves = Mapping[str, Any]

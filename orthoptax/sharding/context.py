@@ -77,13 +77,6 @@ class Context:
         return lax.with_sharding_constraint(x, sharding)
 
 
-def varying(x: Any) -> frozenset[str]:
-    """The manual mesh axes over which `shard_map` knows an array to differ."""
-    kind = jax.typeof(x)
-    new = getattr(kind, "manual_axis_type", None)  # its name since jax 0.10; then older
-    return frozenset(getattr(kind, "vma", ()) if new is None else new.varying)
-
-
 def context(place: Any, leaves: Mapping[str, Any]) -> Context:
     """Finds out where some leaves are.
 

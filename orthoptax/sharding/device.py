@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from orthoptax.sharding.context import varying
+from orthoptax._axes import varying
 from orthoptax.sharding.exchange import Exchange, Signature
 from orthoptax.sharding.packing import (
     assemble,

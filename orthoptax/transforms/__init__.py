@@ -69,6 +69,7 @@ from orthoptax.transforms.weight_decay import (
     palm,
 )
 from orthoptax.transforms.weight_norm import weight_norm
+from orthoptax.transforms.with_curvature import with_curvature
 from orthoptax.transforms.with_input import with_input
 from orthoptax.transforms.with_statistics import with_statistics
 
@@ -131,6 +132,7 @@ __all__ = [
     "unscaled",
     "weight_norm",
     "whole",
+    "with_curvature",
     "with_input",
     "with_statistics",
 ]
