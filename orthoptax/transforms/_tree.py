@@ -6,7 +6,6 @@ so are its numbers.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 
 from orthoptax._check import message
 from orthoptax._dtypes import wider, work_dtype
+from orthoptax.curvature.objective import required
 from orthoptax.matrix.running import power_of_two
 
 
@@ -61,7 +61,7 @@ def loss(where: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
 
     Raises: ValueError if it is missing or no scalar.
     """
-    value = jnp.asarray(wanted(where, "value", extra, "the loss at params", "loss"))
+    value = jnp.asarray(required(f"{where}.update", "value", extra))
     if value.shape != () or jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise ValueError(
             message(
@@ -72,39 +72,3 @@ def loss(where: str, extra: dict[str, Any], dtype: Any) -> jax.Array:
             )
         )
     return value.astype(dtype)
-
-
-def function(where: str, name: str, extra: dict[str, Any], what: str) -> Callable:
-    """The extra argument of that name, a function.
-
-    Raises: ValueError if it is missing; TypeError if it is no function.
-    """
-    found = wanted(where, name, extra, what, "...")
-    if not callable(found):
-        raise TypeError(
-            message(
-                f"{where}.update",
-                f"{name} is a {type(found).__name__} and no function",
-                what,
-                f"Call tx.update(updates, state, params, {name}=...); inside a stock "
-                "optax.partition or optax.masked of one array, wrap the function in a "
-                "tree",
-            )
-        )
-    return found
-
-
-def wanted(
-    where: str, name: str, extra: dict[str, Any], what: str, example: str
-) -> Any:
-    """An extra argument, or the error that names it and the call that supplies it."""
-    if extra.get(name) is None:
-        raise ValueError(
-            message(
-                f"{where}.update",
-                f"missing {name!r}",
-                what,
-                f"Call tx.update(updates, state, params, {name}={example})",
-            )
-        )
-    return extra[name]

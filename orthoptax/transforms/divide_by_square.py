@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from orthoptax._check import in_range
 from orthoptax._dtypes import wider, zeros_beside
-from orthoptax.matrix.running import divide, running
+from orthoptax.matrix.running import divide, running, weight_of_past
 from orthoptax.transforms._tree import real_dtype
 
 
@@ -69,7 +69,7 @@ def divide_by_mean_square(
     def grow(past: jax.Array, size: jax.Array, t: jax.Array) -> tuple[Any, Any]:
         b = jnp.asarray(b2).astype(past.dtype)
         new = running(past, size, b)
-        return new, new / jnp.sqrt(1 - b ** t.astype(past.dtype))
+        return new, new / jnp.sqrt(weight_of_past(b, t))
 
     return _divide(grow, eps, floor, root)
 

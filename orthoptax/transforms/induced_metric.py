@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from orthoptax._check import in_range, is_callable
 from orthoptax._dtypes import times
-from orthoptax.matrix.running import divide, running
+from orthoptax.matrix.running import divide, running, weight_of_past
 from orthoptax.transforms import _tree
 from orthoptax.transforms.momentum import momentum
 
@@ -140,7 +140,7 @@ def scale_by_induced_metric(
         weight, b = (jnp.asarray(x).astype(widest) for x in (xi, b2))
         now = jnp.sqrt(weight * jnp.maximum(d, 0)) * (jnp.sqrt(s) * jnp.sqrt(t))
         length = running(state.length, now, b)
-        unbiased = length / jnp.sqrt(1 - b ** count.astype(widest))
+        unbiased = length / jnp.sqrt(weight_of_past(b, count))
         loss = lambda: _tree.loss("scale_by_induced_metric", extra, widest)
         factor = metric(unbiased, loss)
         means, moments = mean.update(updates, state.momentum)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import needs
+from orthoptax.curvature.objective import required, scalar
 from orthoptax.matrix.running import power_of_two
 from orthoptax.transforms import _tree
 
@@ -40,7 +41,11 @@ class _Solve(NamedTuple):
 
 @needs("obj_fn")
 def newton_direction(
-    *, tolerance: ArrayLike = 1e-5, max_products: int = 50, floor: ArrayLike = 1e-8
+    *,
+    tolerance: ArrayLike = 1e-5,
+    max_products: int = 50,
+    floor: ArrayLike = 1e-8,
+    has_aux: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Solves H S = G, H the Hessian of `obj_fn`, as far as its curvature is positive.
 
@@ -55,13 +60,16 @@ def newton_direction(
       tolerance: how much of <R, M^-1 R> may stay. Traceable.
       max_products: products at most. Static.
       floor: least entry of M. Traceable.
+      has_aux: `obj_fn` returns (loss, anything). Static.
     State:
       count: int32 scalar, number of completed updates.
       products: int32 scalar, products that the last update took.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
       argument `obj_fn`, the loss of the batch as a function of the parameters. Inside a
       group, `obj_fn` is one of the group's leaves, and H is that block.
-    Raises: ValueError for a number out of range, or if `obj_fn` is missing.
+    Raises: ValueError for a number out of range; while tracing, ValueError or TypeError
+      for an `obj_fn` that is missing, returns more than one number or fails on masked
+      leaves.
     Example:
       >>> tx, w = newton_direction(), {"w": jnp.asarray([1.0, 1.0])}
       >>> loss = lambda p: jnp.sum(jnp.asarray([2.0, 4.0]) * p["w"] ** 2) / 2
@@ -89,8 +97,8 @@ def newton_direction(
         **extra: Any,
     ) -> tuple[optax.Updates, NewtonDirectionState]:
         _check.has_params("newton_direction", params)
-        what = "the loss of the batch as a function of params"
-        objective = _tree.function("newton_direction", "obj_fn", extra, what)
+        where = "newton_direction.update"
+        objective = scalar(where, required(where, "obj_fn", extra), has_aux)
         product = jax.linearize(jax.grad(objective), params)[1]
         scale = _inverse(extra, updates, floor)
         solved = _solve(product, params, updates, scale, tolerance, max_products)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from orthoptax import _check
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import needs
+from orthoptax.curvature.objective import call, required
 from orthoptax.matrix.running import divide
 from orthoptax.transforms import _tree
 
@@ -112,7 +113,7 @@ def regularize_gradient(
       as a function of the parameters. It stands first, before any clipping. A zero
       gradient stays zero.
     Raises: ValueError for a number out of range, or if `grad_fn` is missing; TypeError
-      if `difference` or `grad_fn` is not a function.
+      if `difference` or `grad_fn` is not a function, or that fails on masked leaves.
     Example:
       >>> tx, w = regularize_gradient(0.5, eps=1.0), {"w": jnp.asarray([1.0])}
       >>> tx.update(w, tx.init(w), w, grad_fn=lambda p: p)[0]["w"].tolist()
@@ -136,8 +137,8 @@ def regularize_gradient(
         **extra: Any,
     ) -> tuple[optax.Updates, Any]:
         _check.has_params(where, params)
-        what = "the gradient of the batch as a function of params"
-        grad_fn = _tree.function(where, "grad_fn", extra, what)
+        given = required(f"{where}.update", "grad_fn", extra)
+        grad_fn = lambda p: call(f"{where}.update", "grad_fn", given, p)
         widest = _tree.real_dtype((updates, params))
         step = jnp.asarray(eps).astype(widest)
         if normalize:
