@@ -50,7 +50,7 @@ def induced_metric(
       momentum: M, like the parameters.
       inner: the state of `precondition`.
       count: int32 scalars.
-      Memory: m*n numbers a matrix of m rows and n columns, and 1 a tree.
+      Memory: m*n + 1 numbers a matrix of m rows and n columns; the one is the tree's.
     Returns: a `GradientTransformationExtraArgs` that needs `params`, and `value` where
       the metric asks for the loss.
     Raises: ValueError for a number out of range; TypeError in `init` for integer

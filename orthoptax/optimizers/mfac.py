@@ -15,12 +15,12 @@ from orthoptax.transforms.weight_decay import l2
 def mfac(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    window: int = 32,
+    window: int | None = None,
     damping: ArrayLike = 1e-5,
     b1: ArrayLike = 0.0,
     weight_decay: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
-    max_bytes: int = 2**33,
+    max_bytes: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The gradient times the inverse Fisher matrix of the last gradients.
 
@@ -35,20 +35,20 @@ def mfac(
         the window agree, a step is about lr m g / |g|^2, whatever their scale; where
         they vanish it is lr g / damping. The authors' is 1e-3, for fine-tuning 1e-4.
         Traceable.
-      window: m, gradients kept; the authors' is 1024. Static.
+      window: m, gradients kept; the authors' is 1024. None: 32. Static.
       damping: of F, absolute; the authors fine-tune with 1e-6. Traceable.
       b1: weight of the past in M, in [0, 1). Traceable.
       weight_decay: of the gradient itself, so it enters the window. Traceable.
       mu_dtype: dtype of M; None: the parameter's. Static.
       max_bytes: most bytes for the window, which takes m times those of the parameters:
-        at m = 1024 and 124 million of them 508 GB. Static.
+        at m = 1024 and 124 million of them 508 GB. None: 2^33. Static.
     State:
       window: the gradients, {leaf name: (m, *shape)}, in the parameter's dtype.
       cosines, norms: of the window, (m, m) and (m,).
       momentum: M, like the parameters.
       count, skipped: int32 scalars; gradients that are not finite are skipped.
-      Memory: 33*m*n numbers a matrix of m rows and n columns, and 32*33 a tree, for a
-        window of 32.
+      Memory: 33*m*n + 32*33 numbers a matrix of m rows and n columns, for a window of
+        32; the latter are the tree's.
     Returns: a `GradientTransformationExtraArgs` that needs `params`.
     Raises: ValueError for a number out of range, and in `init` for a window of more
       than `max_bytes`, before it is allocated; TypeError in `init` for integer leaves.

@@ -49,7 +49,7 @@ def sania(
       step_size: the last lambda.
       inner: the state of `metric`, by default `root`, the square root of V.
       count: int32 scalars.
-      Memory: m*n numbers a matrix of m rows and n columns, and 1 a tree.
+      Memory: m*n + 1 numbers a matrix of m rows and n columns; the one is the tree's.
     Returns: a `GradientTransformationExtraArgs` that needs `value`, and what `metric`
       needs. <G, S> is over all leaves, inside a group over those of the group.
     Raises: ValueError for a number out of range or a missing `value`; TypeError in

@@ -17,6 +17,8 @@ from orthoptax.layout.names import named_leaves
 from orthoptax.matrix.running import divide, power_of_two
 from orthoptax.transforms import _tree
 
+WINDOW = 32
+MAX_BYTES = 2**33
 _LIFT = 8  # roundings, times sqrt(m), that keep the small matrix positive definite
 
 
@@ -36,7 +38,10 @@ class InverseFisherState(NamedTuple):
 
 
 def inverse_fisher(
-    window: int = 32, *, damping: ArrayLike = 1e-5, max_bytes: int = 2**33
+    window: int | None = None,
+    *,
+    damping: ArrayLike = 1e-5,
+    max_bytes: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies the gradient by the inverse of the Fisher matrix of the last ones.
 
@@ -49,10 +54,11 @@ def inverse_fisher(
 
     Args:
       window: m; more is better and costs m gradients of memory, 2 m products with
-        vectors a step and an m x m factorization; the authors use 1024. Static.
+        vectors a step and an m x m factorization; the authors use 1024. None: 32.
+        Static.
       damping: of F, absolute. Traceable.
       max_bytes: most bytes for the window; more is refused in `init`, before anything
-        is allocated. Static.
+        is allocated. None: 2^33. Static.
     State:
       count: int32 scalar, number of calls.
       skipped: int32 scalar, gradients that were not finite: their update is zero and
@@ -77,6 +83,8 @@ def inverse_fisher(
     Source: Frantar et al., M-FAC, arXiv:2107.03356; code IST-DASLab/M-FAC@8116367,
       optim.py.
     """
+    window = WINDOW if window is None else window
+    max_bytes = MAX_BYTES if max_bytes is None else max_bytes
     is_count("inverse_fisher", "window", window)
     is_count("inverse_fisher", "max_bytes", max_bytes)
     in_range("inverse_fisher", "damping", damping)
@@ -140,7 +148,9 @@ def _cosines(rows: Any, now: Any, size: jax.Array, norms: jax.Array) -> jax.Arra
 
     def leaf(rows: jax.Array, g: jax.Array) -> jax.Array:
         work = work_dtype(rows.dtype)
-        products = jnp.conj(rows.astype(work)) * (g.astype(work) / unit.astype(work))
+        products = (
+            jnp.conj(rows.astype(work)) * (g.astype(work) / unit.astype(work))[None]
+        )
         axes = tuple(range(1, rows.ndim))
         return jnp.real(jnp.sum(products, axis=axes)).astype(size.dtype)
 

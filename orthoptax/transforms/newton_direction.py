@@ -16,6 +16,8 @@ from orthoptax.curvature.objective import required, scalar
 from orthoptax.matrix.running import power_of_two
 from orthoptax.transforms import _tree
 
+MAX_PRODUCTS = 50
+
 
 class NewtonDirectionState(NamedTuple):
     """State of `newton_direction`.
@@ -43,7 +45,7 @@ class _Solve(NamedTuple):
 def newton_direction(
     *,
     tolerance: ArrayLike = 1e-5,
-    max_products: int = 50,
+    max_products: int | None = None,
     floor: ArrayLike = 1e-8,
     has_aux: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -58,7 +60,7 @@ def newton_direction(
 
     Args:
       tolerance: how much of <R, M^-1 R> may stay. Traceable.
-      max_products: products at most. Static.
+      max_products: products at most; None: 50. Static.
       floor: least entry of M. Traceable.
       has_aux: `obj_fn` returns (loss, anything). Static.
     State:
@@ -84,7 +86,8 @@ def newton_direction(
     """
     _check.in_range("newton_direction", "tolerance", tolerance)
     _check.in_range("newton_direction", "floor", floor)
-    _check.count("newton_direction", "max_products", max_products)
+    most = MAX_PRODUCTS if max_products is None else max_products
+    _check.count("newton_direction", "max_products", most)
 
     def init(params: optax.Params) -> NewtonDirectionState:
         del params
@@ -101,7 +104,7 @@ def newton_direction(
         objective = scalar(where, required(where, "obj_fn", extra), has_aux)
         product = jax.linearize(jax.grad(objective), params)[1]
         scale = _inverse(extra, updates, floor)
-        solved = _solve(product, params, updates, scale, tolerance, max_products)
+        solved = _solve(product, params, updates, scale, tolerance, most)
         updates = jax.tree.map(lambda u, x: x.astype(u.dtype), updates, solved.x)
         count = jnp.asarray(optax.safe_increment(state.count))
         return updates, NewtonDirectionState(count, solved.products)

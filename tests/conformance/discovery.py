@@ -25,7 +25,16 @@ from tests import zoo
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
-DEGREE = {"auon": 1, "mop": 1, "polargrad": 1}
+RATES = {"mfac": 1e-3, "sania": 1.0}
+"""Optimizers whose rate is a factor of a step that has a length of its own."""
+SUPPLIED: dict[str, Any] = {
+    "value": 1.0,
+    "obj_fn": lambda params: optax.tree.norm(params, squared=True) / 2,
+    "grad_fn": lambda params: params,
+}
+"""What `update` is called with besides, where a constructor says that it needs it."""
+DEGREE = {"auon": 1, "mop": 1, "polargrad": 1, "aegd": 1, "induced_metric": 1,
+          "mfac": 1, "sania": 1}  # fmt: skip
 """The power of the gradient's scale that the matrices' updates grow with, if not 0.
 
 Methods of degree 1 keep the size of the gradient by design: their laws say that an
@@ -42,6 +51,22 @@ fewer digits of its small eigenvalues. Dion's QR amplifies rounding by the condi
 B Q, here of square matrices; the five stages of `POLAR_EXPRESS_102` by their slopes at
 0, together 990, twice Jordan's.
 """
+WHOLE_TREE = {
+    "induced_metric", "inverse_fisher", "mfac", "newton_direction", "polyak_step",
+    "sania", "scale_by_induced_metric",
+}  # fmt: skip
+"""Those with one number over all leaves: NaN in one reaches all, or nothing moves."""
+OWN_UNITS = {"aegd", "induced_metric", "mfac", "sania"}
+"""Optimizers that hold the gradient against the loss or a damping.
+
+For them gradients of another scale are those of another problem: no law of scale.
+"""
+CALM = {"mfac": {"damping": 1.0}}
+"""Arguments with which an optimizer descends on a small quadratic, if not its own.
+
+M-FAC's Fisher matrix vanishes with the gradient, so that steps near a minimum are as
+long as damping allows.
+"""
 FEASIBLE = {
     "muon_hyperball": lambda w: w / jnp.linalg.norm(w),
     "spel": lambda w: jnp.linalg.qr(w.T)[0].T,
@@ -50,7 +75,7 @@ FEASIBLE = {
 
 They do not reach a target outside; toward one inside they descend as all others do.
 """
-CURVED = {*FEASIBLE, "muown"}
+CURVED = {*FEASIBLE, "muown", "aegd", "energy_step"}
 """Optimizers whose update is no multiple of the learning rate: the step bends.
 
 Their laws say that a changed rate does what the same rate does from the start.
@@ -92,7 +117,7 @@ def kind(thing: Any) -> str:
             return "layout"
         if returns == Choose:
             return "choice of slices"
-        if takes[:1] == ["params"] or "tree" in takes:
+        if {"params", "tree"} & set(takes):
             return "function of trees"
         if returns is jax.Array or typing.get_type_hints(returns or int):
             return "function of arrays"
@@ -142,20 +167,38 @@ class Subject:
         """The types of the arguments."""
         return typing.get_type_hints(self.constructor)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The extra arguments that `update` cannot do without."""
+        return getattr(self.constructor, "needs", ())
+
+    def supply(self, tx: optax.GradientTransformation) -> Any:
+        """The transform, told what it needs wherever the caller does not tell it."""
+        told = {name: SUPPLIED[name] for name in self.needs}
+        if not told:
+            return tx
+        tx = optax.with_extra_args_support(tx)
+
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            return tx.update(updates, state, params, **{**told, **extra})
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
     def make(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
         """The transform, for trees of parameters, with these arguments changed."""
         return self.lift(self.constructor)(**self.required(arguments))
 
     def required(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, with those that have no default."""
-        return ({"learning_rate": RATE} if self.is_optimizer else {}) | dict(arguments)
+        rate = {"learning_rate": RATES.get(self.name, RATE)}
+        return (rate if self.is_optimizer else {}) | dict(arguments)
 
     def lift(self, constructor: Callable[..., Any]) -> Callable[..., Any]:
         """A constructor whose results stand in parameter coordinates."""
         wrap = on_matrices if self.on_matrices else lambda tx: tx
         if self.is_compressor:
             wrap = lambda tx, inner=wrap: error_feedback(compressor=inner(tx))
-        return lambda **arguments: wrap(constructor(**arguments))
+        return lambda **arguments: self.supply(wrap(constructor(**arguments)))
 
     def only_ours(self) -> dict[str, Any]:
         """Arguments that leave stock optax out: it has laws of its own."""
@@ -264,6 +307,21 @@ def sample(subject: Subject) -> bool:
 def is_optimizer(subject: Subject) -> bool:
     """For `law`: whole optimizers only."""
     return subject.is_optimizer
+
+
+def keeps_units(subject: Subject) -> bool:
+    """For `law`: optimizers whose updates scale with the gradient, or not at all."""
+    return subject.is_optimizer and subject.name not in OWN_UNITS
+
+
+def leaf_by_leaf(subject: Subject) -> bool:
+    """For `law`: whatever measures no more than a leaf at a time."""
+    return subject.name not in WHOLE_TREE
+
+
+def takes_place(subject: Subject) -> bool:
+    """For `law`: optimizers whose matrices may be dealt to devices."""
+    return subject.is_optimizer and "place" in subject.parameters
 
 
 def has_rate(subject: Subject) -> bool:

@@ -9,15 +9,20 @@ import pytest
 from orthoptax.layout import describe, flax
 from orthoptax.transforms import match_rms, original
 from tests import zoo
-from tests.conformance.discovery import OWN_SCALE, is_optimizer, law
+from tests.conformance.discovery import OWN_SCALE, SUPPLIED, is_optimizer, law
 
 FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; what to do
 
 
-def routes(subject):
+def asks_a_layout(subject):
     """For `law`: whatever asks a layout which leaves are matrices."""
     asked = subject.on_matrices or "layout" in subject.parameters
-    return subject.is_optimizer or subject.floor == "layout" or asked
+    return subject.floor == "layout" or asked
+
+
+def routes(subject):
+    """For `law`: whatever looks at the tree that it is to train."""
+    return subject.is_optimizer or asks_a_layout(subject)
 
 
 @law(lambda subject: subject.numbers())
@@ -65,7 +70,7 @@ def test_empty_trees(subject):
         tx.update({}, state, {})
 
 
-@law(routes)
+@law(asks_a_layout)
 def test_leaves_that_the_layout_does_not_know(subject):
     with pytest.raises(ValueError, match=FORM) as error:
         subject.transform.init({"dense": {"unknown": jnp.ones((4, 8))}})
@@ -135,3 +140,15 @@ def test_the_zoo_holds_every_role():
         "experts/up/kernel",
     }  # fmt: skip
     assert flax()("norm/scale", jnp.ones(8)) is None
+
+
+@law(lambda subject: subject.needs)
+def test_what_is_needed_is_asked_for(subject):
+    tx, params = subject.constructor(**subject.required({})), zoo.structs(zoo.SMALL)
+    for name in subject.needs:
+        told = {n: SUPPLIED[n] for n in subject.needs if n != name}
+        step = lambda p, told=told: tx.update(p, tx.init(p), p, **told)
+        with pytest.raises(ValueError, match=FORM) as error:
+            jax.eval_shape(step, params)
+        assert f"missing '{name}'" in str(error.value)
+        assert f"tx.update(updates, state, params, {name}=...)" in str(error.value)

@@ -201,7 +201,8 @@ def test_inject_hyperparams(subject):
 
 @law(has_rate, fast=parts)
 def test_injected_rate_can_be_changed(subject):
-    tx = optax.inject_hyperparams(subject.constructor)(learning_rate=RATE)
+    injected = optax.inject_hyperparams(subject.constructor)
+    tx = subject.supply(injected(learning_rate=RATE))
     params, grads = zoo.tree(0, zoo.SMALL), GRADIENTS[0]
     state, update = tx.init(params), jax.jit(tx.update)
     assert set(subject.numbers()) <= set(state.hyperparams)
