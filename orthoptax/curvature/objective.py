@@ -77,20 +77,22 @@ def call(where: str, name: str, fn: Callable[..., Any], params: Any) -> Any:
         ) from error
 
 
-def scalar(where: str, fn: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+def scalar(
+    where: str, fn: Callable[..., Any], has_aux: bool | None
+) -> Callable[..., Any]:
     """The objective as a function whose result is checked to be one real number.
 
     Args:
       where: who differentiates it.
       fn: the caller's `obj_fn`.
-      has_aux: whether it returns (loss, anything).
+      has_aux: whether it returns (loss, anything); None: it may.
     Returns: a function of the parameters; the rest of the result is dropped.
     Raises: TypeError, while tracing, for another result.
     """
 
     def objective(params: Any) -> jax.Array:
         value = call(where, "obj_fn", fn, params)
-        if has_aux:
+        if has_aux or (has_aux is None and isinstance(value, tuple)):
             pair = isinstance(value, tuple) and len(value) == 2
             _expect(where, pair, value, "(loss, aux)", "Drop has_aux=True")
             value = value[0]

@@ -4,6 +4,7 @@
 import inspect as _inspect
 
 from orthoptax.optimizers.adago import adago as adago
+from orthoptax.optimizers.adahessian import adahessian as adahessian
 from orthoptax.optimizers.adamuon import adamuon as adamuon
 from orthoptax.optimizers.aegd import aegd as aegd
 from orthoptax.optimizers.asgo import asgo as asgo
@@ -22,10 +23,13 @@ from orthoptax.optimizers.namo import namo as namo
 from orthoptax.optimizers.nordion2 import dion3 as dion3
 from orthoptax.optimizers.nordion2 import nordion2 as nordion2
 from orthoptax.optimizers.normuon import normuon as normuon
+from orthoptax.optimizers.oasis import oasis as oasis
 from orthoptax.optimizers.polargrad import polargrad as polargrad
 from orthoptax.optimizers.root import root as root
 from orthoptax.optimizers.sania import sania as sania
 from orthoptax.optimizers.scion import scion as scion
+from orthoptax.optimizers.sophia_g import sophia_g as sophia_g
+from orthoptax.optimizers.sophia_h import sophia_h as sophia_h
 from orthoptax.optimizers.spel import spel as spel
 from orthoptax.optimizers.trust_region import trust_region as trust_region
 from orthoptax.optimizers.turbo_muon import turbo_muon as turbo_muon

@@ -7,6 +7,11 @@ from orthoptax.transforms.choices import (
     largest_slices_by_shard,
     random_slices,
 )
+from orthoptax.transforms.divide_by_curvature_abs_floor import (
+    divide_by_curvature_abs_floor,
+)
+from orthoptax.transforms.divide_by_curvature_mean import divide_by_curvature_mean
+from orthoptax.transforms.divide_by_curvature_rms import divide_by_curvature_rms
 from orthoptax.transforms.divide_by_norm import divide_by_norm, divide_columns
 from orthoptax.transforms.divide_by_square import (
     divide_by_mean_square,
@@ -56,6 +61,7 @@ from orthoptax.transforms.scale_by_shape import (
     unscaled,
 )
 from orthoptax.transforms.scaled_gd import Factors, scaled_gd
+from orthoptax.transforms.secant_step import secant_step
 from orthoptax.transforms.second_moment import second_moment
 from orthoptax.transforms.sign import sign
 from orthoptax.transforms.soft_threshold import soft_threshold
@@ -80,6 +86,9 @@ __all__ = [
     "cautious",
     "decay_after",
     "decoupled",
+    "divide_by_curvature_abs_floor",
+    "divide_by_curvature_mean",
+    "divide_by_curvature_rms",
     "divide_by_mean_square",
     "divide_by_norm",
     "divide_by_sum_of_squares",
@@ -122,6 +131,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_shape",
     "scaled_gd",
+    "secant_step",
     "second_moment",
     "sign",
     "sign_or_rms",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrapper: an estimate of curvature, made when it is due, for the links inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from orthoptax._axes import Axes, as_varying, mean_over, names_of, tracked, vary
 from orthoptax._types import Estimator, needs
 from orthoptax.curvature.hutchinson import hutchinson
 from orthoptax.curvature.leaves import is_float, zero_diagonal
+from orthoptax.layout.full import OF_PARAMS, on_full_params
 
 CURVATURE = ("hessian_diag", "hessian_fresh")
 
@@ -94,9 +95,7 @@ def with_curvature(
     estimator = hutchinson() if estimator is None else estimator
     every = 1 if update_every is None else update_every
     start = 0 if start is None else start
-    _check.count("with_curvature", "update_every", every)
-    _check.count("with_curvature", "start", start, least=0)
-    _is_typed(key)
+    _checked(every, start, key)
 
     def init(params: optax.Params) -> WithCurvatureState:
         first = jax.random.key(0) if key is None else key
@@ -116,9 +115,8 @@ def with_curvature(
     ) -> tuple[optax.Updates, WithCurvatureState]:
         _check.has_params("with_curvature", params)
         next_key, now = jax.random.split(state.key)
-        ask = _asking(
-            estimator, guard_nonfinite, axis_name, updates, state, params, now, extra
-        )
+        about = updates, state, params, now, extra
+        ask = _asking(estimator, guard_nonfinite, axis_name, *about)
         if not estimator.clocked:
             due, asked = extra.get("hessian_fresh", True), ask()
         elif every == 1 and start == 0:
@@ -129,8 +127,8 @@ def with_curvature(
             idle = zero_diagonal(params), state.estimator, jnp.asarray(False)
             asked = lax.cond(due, ask, lambda: idle)
         diagonal, kept, fresh, dropped = _accepted(due, asked, state)
-        passed = {k: v for k, v in extra.items() if k not in CURVATURE}
-        passed |= {"hessian_diag": _floats(diagonal, params), "hessian_fresh": fresh}
+        passed = _passed(extra, params)
+        passed |= dict(zip(CURVATURE, (_floats(diagonal, params), fresh), strict=True))
         result, inner_state = inner.update(
             _floats(updates, params), state.inner, _floats(params, params), **passed
         )
@@ -181,8 +179,10 @@ def _accepted(due: Any, asked: Any, state: WithCurvatureState) -> tuple[Any, ...
     return diagonal, kept, fresh, (due & ~usable).astype(jnp.int32)
 
 
-def _is_typed(key: Any) -> None:
-    """Raises TypeError for a key of the old kind, an array of words."""
+def _checked(every: Any, start: Any, key: Any) -> None:
+    """Raises for what is no number of steps, or an array of words instead of a key."""
+    _check.count("with_curvature", "update_every", every)
+    _check.count("with_curvature", "start", start, least=0)
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(
             _check.message(
@@ -200,6 +200,16 @@ def _floats(tree: Any, params: Any) -> Any:
         return tree
     cut = lambda p, x: x if is_float(p) else optax.MaskedNode()
     return jax.tree.map(cut, params, tree)
+
+
+def _passed(extra: Mapping[str, Any], params: Any) -> dict[str, Any]:
+    """What else goes on; functions of the parameters get back the integers."""
+    passed = {k: v for k, v in extra.items() if k not in CURVATURE}
+    if not all(map(is_float, jax.tree.leaves(params))):
+        for name in OF_PARAMS:
+            if callable(passed.get(name)):
+                passed[name] = on_full_params(passed[name], params)
+    return passed
 
 
 def _back(result: Any, updates: Any) -> Any:

@@ -22,25 +22,35 @@ from orthoptax.layout.rules import Rules
 from orthoptax.transforms import error_feedback
 from orthoptax.transforms.choices import Choose
 from tests import zoo
+from tests.conformance.supply import supplied
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
 RATES = {"mfac": 1e-3, "sania": 1.0}
 """Optimizers whose rate is a factor of a step that has a length of its own."""
-SUPPLIED: dict[str, Any] = {
-    "value": 1.0,
-    "obj_fn": lambda params: optax.tree.norm(params, squared=True) / 2,
-    "grad_fn": lambda params: params,
+DEGREE = {
+    "adahessian": 1,
+    "aegd": 1,
+    "induced_metric": 1,
+    "mfac": 1,
+    "sania": 1,
+    "oasis": 1,
+    "sophia_g": 1,
+    "sophia_h": 1,
+    "auon": 1,
+    "mop": 1,
+    "polargrad": 1,
 }
-"""What `update` is called with besides, where a constructor says that it needs it."""
-DEGREE = {"auon": 1, "mop": 1, "polargrad": 1, "aegd": 1, "induced_metric": 1,
-          "mfac": 1, "sania": 1}  # fmt: skip
 """The power of the gradient's scale that the matrices' updates grow with, if not 0.
 
 Methods of degree 1 keep the size of the gradient by design: their laws say that an
 update is multiplied where others say that it is unchanged.
 """
-ABSOLUTE = {"adago": {"gamma": 3e38, "initial": 0.0, "eps": 0.0}}
+ABSOLUTE = {
+    "adago": {"gamma": 3e38, "initial": 0.0, "eps": 0.0},
+    "sophia_g": {"eps": 1e10, "weight_decay": 0.0},
+    "sophia_h": {"eps": 1e10, "clip_threshold": 1e30, "weight_decay": 0.0},
+}
 """Optimizers that compare the gradient with a number of their own, and the arguments
 that switch those numbers off: with these the laws of scale hold."""
 ROUNDING = {"asgo": 3e-3, "dion": 2e-4, "dion2": 1e-4, "nordion2": 1e-4}
@@ -80,9 +90,16 @@ CURVED = {*FEASIBLE, "muown", "aegd", "energy_step"}
 
 Their laws say that a changed rate does what the same rate does from the start.
 """
-STILL = {"scion": {"weight_decay": 0.0}, "spel": {"polar": lambda x: x}}
+STILL = {
+    "scion": {"weight_decay": 0.0},
+    "sophia_g": {"weight_decay": 0.0},
+    "sophia_h": {"weight_decay": 0.0},
+    "spel": {"polar": lambda x: x},
+}
 """Optimizers that move weights without a gradient by design, toward the middle of a
-ball or onto a set, and the arguments that switch this off."""
+ball, by decay or onto a set, and the arguments that switch this off."""
+FIRST_STEP = {"oasis", "secant_step"}
+"""What takes its learning rate for the length of the first step, and no other."""
 OWN_SCALE = {"dion", "dion2", "nordion2", "scion", "trust_region"}
 """Optimizers whose published scale is not AdamW's, so their rates are not either.
 
@@ -119,6 +136,8 @@ def kind(thing: Any) -> str:
             return "choice of slices"
         if {"params", "tree"} & set(takes):
             return "function of trees"
+        if returns == Callable[..., Any]:
+            return "function of functions"
         if returns is jax.Array or typing.get_type_hints(returns or int):
             return "function of arrays"
     raise TypeError(
@@ -172,18 +191,6 @@ class Subject:
         """The extra arguments that `update` cannot do without."""
         return getattr(self.constructor, "needs", ())
 
-    def supply(self, tx: optax.GradientTransformation) -> Any:
-        """The transform, told what it needs wherever the caller does not tell it."""
-        told = {name: SUPPLIED[name] for name in self.needs}
-        if not told:
-            return tx
-        tx = optax.with_extra_args_support(tx)
-
-        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-            return tx.update(updates, state, params, **{**told, **extra})
-
-        return optax.GradientTransformationExtraArgs(tx.init, update)
-
     def make(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
         """The transform, for trees of parameters, with these arguments changed."""
         return self.lift(self.constructor)(**self.required(arguments))
@@ -198,7 +205,7 @@ class Subject:
         wrap = on_matrices if self.on_matrices else lambda tx: tx
         if self.is_compressor:
             wrap = lambda tx, inner=wrap: error_feedback(compressor=inner(tx))
-        return lambda **arguments: self.supply(wrap(constructor(**arguments)))
+        return lambda **arguments: supplied(wrap(constructor(**arguments)), self.needs)
 
     def only_ours(self) -> dict[str, Any]:
         """Arguments that leave stock optax out: it has laws of its own."""

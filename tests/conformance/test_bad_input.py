@@ -9,20 +9,15 @@ import pytest
 from orthoptax.layout import describe, flax
 from orthoptax.transforms import match_rms, original
 from tests import zoo
-from tests.conformance.discovery import OWN_SCALE, SUPPLIED, is_optimizer, law
+from tests.conformance.discovery import OWN_SCALE, is_optimizer, law
+from tests.conformance.supply import EXTRA
 
 FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; what to do
 
 
-def asks_a_layout(subject):
-    """For `law`: whatever asks a layout which leaves are matrices."""
-    asked = subject.on_matrices or "layout" in subject.parameters
-    return subject.floor == "layout" or asked
-
-
 def routes(subject):
-    """For `law`: whatever looks at the tree that it is to train."""
-    return subject.is_optimizer or asks_a_layout(subject)
+    """For `law`: whatever asks a layout which leaves are matrices."""
+    return subject.on_matrices or "layout" in subject.parameters
 
 
 @law(lambda subject: subject.numbers())
@@ -70,7 +65,7 @@ def test_empty_trees(subject):
         tx.update({}, state, {})
 
 
-@law(asks_a_layout)
+@law(routes)
 def test_leaves_that_the_layout_does_not_know(subject):
     with pytest.raises(ValueError, match=FORM) as error:
         subject.transform.init({"dense": {"unknown": jnp.ones((4, 8))}})
@@ -146,8 +141,12 @@ def test_the_zoo_holds_every_role():
 def test_what_is_needed_is_asked_for(subject):
     tx, params = subject.constructor(**subject.required({})), zoo.structs(zoo.SMALL)
     for name in subject.needs:
-        told = {n: SUPPLIED[n] for n in subject.needs if n != name}
-        step = lambda p, told=told: tx.update(p, tx.init(p), p, **told)
+        others = [n for n in subject.needs if n != name]
+
+        def step(p, others=others):
+            told = {n: EXTRA[n](p, p) for n in others}
+            return tx.update(p, tx.init(p), p, **told)
+
         with pytest.raises(ValueError, match=FORM) as error:
             jax.eval_shape(step, params)
         assert f"missing '{name}'" in str(error.value)

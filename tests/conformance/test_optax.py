@@ -201,8 +201,8 @@ def test_inject_hyperparams(subject):
 
 @law(has_rate, fast=parts)
 def test_injected_rate_can_be_changed(subject):
-    injected = optax.inject_hyperparams(subject.constructor)
-    tx = subject.supply(injected(learning_rate=RATE))
+    make = subject.lift(optax.inject_hyperparams(subject.constructor))
+    tx = make(learning_rate=RATE)
     params, grads = zoo.tree(0, zoo.SMALL), GRADIENTS[0]
     state, update = tx.init(params), jax.jit(tx.update)
     assert set(subject.numbers()) <= set(state.hyperparams)

@@ -79,8 +79,8 @@ class Case:
 
     def dtypes(self) -> list[str]:
         """The precisions this case has tolerances for."""
-        single = "rtol_float32" in self.meta or "atol_float32" in self.meta
-        single = single or self.meta.get("float32_deviation") is not None
+        words = ("rtol_float32", "atol_float32", "float32_deviation")
+        single = any(self.meta.get(word) is not None for word in words)
         return ["float64", "float32"] if single else ["float64"]
 
     def tolerance(self, dtype: str) -> dict[str, float]:
