@@ -37,7 +37,8 @@ def sania(
         divide_by_sum_of_squares(floor=0.1)                         AdaGrad-SQR
         divide_by_mean_square(0.999, floor=0.1, root=True)          Adam's own
         newton_direction()                                          Newton, by PCG
-        a diagonal Hessian, wrapped with its estimator              Hutchinson
+        with_curvature(divide_by_curvature_abs_floor(0.999, floor=0.1))
+                                                                    Hutchinson
 
     Args:
       learning_rate: number, array or schedule that MULTIPLIES lambda: 1 is the method,
@@ -51,7 +52,8 @@ def sania(
       count: int32 scalars.
       Memory: m*n + 1 numbers a matrix of m rows and n columns; the one is the tree's.
     Returns: a `GradientTransformationExtraArgs` that needs `value`, and what `metric`
-      needs. <G, S> is over all leaves, inside a group over those of the group.
+      needs, for the last two `params` and `obj_fn`. <G, S> is over all leaves, inside a
+      group over those of the group.
     Raises: ValueError for a number out of range or a missing `value`; TypeError in
       `init` for integer leaves.
     Example:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from orthoptax.curvature import hutchinson
 from orthoptax.matrix import (
     inverse_fisher_diagonal,
     inverse_fisher_of,
@@ -18,6 +19,7 @@ from orthoptax.optimizers import aegd, induced_metric, mfac, sania
 from orthoptax.transforms import (
     Factors,
     backward_difference,
+    divide_by_curvature_abs_floor,
     divide_by_mean_square,
     divide_by_sum_of_squares,
     forward_difference,
@@ -26,11 +28,12 @@ from orthoptax.transforms import (
     of_log_graph,
     regularize_gradient,
     scaled_gd,
+    with_curvature,
 )
+from tests.golden.curvature import probes
 from tests.golden.replay import Case, Fields, Run, close
 
 OBJECTIVE = frozenset({"objective"})
-LOGISTIC = frozenset({"batch"})
 
 
 def value(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -250,6 +253,24 @@ def sania_newton(case: Case) -> Run:
     return Run(tx, objective=objective, inputs=frozenset({"loss"}), observe=observe)
 
 
+def sania_hutchinson(case: Case) -> Run:
+    """End to end: only the draws are put in."""
+    f = case.fields
+    metric = with_curvature(
+        divide_by_curvature_abs_floor(f.take("beta2"), floor=f.take("alpha")),
+        hutchinson(probe=probes(case)),
+    )
+    tx, shift = sania(1.0, f_star=f.take("f_star"), metric=metric), f.take("loss_shift")
+    f.done()
+
+    def shifted(recorded: dict[str, Any]) -> Any:
+        loss = quartic(recorded)
+        return lambda params: loss(params) + shift
+
+    inputs = OBJECTIVE | {"probe", "hvp", "loss"}
+    return Run(tx, objective=shifted, inputs=inputs, observe=last_step_size)
+
+
 OPTIMIZERS: Any = {
     "aegd (element-wise energy)": aegd_case,
     "preconditioned adaptive gradient descent with energy (one global energy)": (
@@ -265,6 +286,7 @@ OPTIMIZERS: Any = {
     "m_fac dynamic (sliding window) optimizer": mfac_case,
     "sania adagrad-sqr (authors' code)": sania_square,
     "sania adam-sqr (authors' code)": sania_square,
+    "sania with Hutchinson diagonal": sania_hutchinson,
     "sania newton (conjugate-gradient solve run to convergence), convex": sania_newton,
 }
 REPLAYS: Any = {
