@@ -73,15 +73,18 @@ def task(digits: Digits) -> Task:
         model = Perceptron(rngs=nnx.Rngs(jax.random.key(seed)))
         return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
+    def logits(params: Any, rows: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(rows[:, :-1].astype(jnp.float32))
+
     def loss(params: Any, rows: jax.Array) -> jax.Array:
-        logits = nnx.merge(graph, params)(rows[:, :-1].astype(jnp.float32))
         labels = rows[:, -1].astype(jnp.int32)
         return optax.losses.softmax_cross_entropy_with_integer_labels(
-            logits, labels
+            logits(params, rows), labels
         ).mean()
 
     def draw(seed: int, step: int) -> np.ndarray:
         rows = np.random.default_rng((seed, step)).choice(len(digits.train), BATCH)
         return digits.train[rows]
 
-    return Task(initial, loss, draw, digits.validation.reshape(-1, BATCH, PIXELS + 1))
+    validation = digits.validation.reshape(-1, BATCH, PIXELS + 1)
+    return Task(initial, loss, draw, validation, logits)

@@ -81,7 +81,9 @@ def lower(
     def step(state: State, rate: jax.Array, batch: jax.Array):
         loss, grads = jax.value_and_grad(task.loss)(state.params, batch)
         tx = constructor(rate * rate_factor(state.step, steps))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = optax.with_extra_args_support(tx).update(
+            grads, state.opt_state, state.params, **task.extra(batch, loss)
+        )
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state, state.step + 1), loss
 

@@ -128,15 +128,22 @@ def initial(shape: Shape, seed: jax.typing.ArrayLike) -> optax.Params:
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def loss_function(shape: Shape):
-    """Returns `loss(params, tokens)`, mean nats a byte; tokens (batch, length + 1)."""
+def logits_function(shape: Shape):
+    """Returns `logits(params, tokens)` of all but the last of (batch, length + 1)."""
     model = nnx.eval_shape(lambda: Transformer(shape, rngs=nnx.Rngs(0)))
     graph = nnx.graphdef(model)
+    return lambda params, tokens: nnx.merge(graph, params)(tokens[:, :-1])
+
+
+def loss_function(shape: Shape):
+    """Returns `loss(params, tokens)`, mean nats a byte; tokens (batch, length + 1)."""
+    logits_of = logits_function(shape)
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
-        logits = nnx.merge(graph, params)(tokens[:, :-1])
         labels = tokens[:, 1:].astype(jnp.int32)
-        losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+        losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+            logits_of(params, tokens), labels
+        )
         return losses.mean()
 
     return loss

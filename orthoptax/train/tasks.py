@@ -21,6 +21,7 @@ class Task(NamedTuple):
       loss: of (params, batch), a scalar.
       draw: the batch of (seed, step), a function of these alone.
       validation: all batches to validate on, (count, *shape of a batch), of uint8.
+      logits: of (params, batch), the model's outputs; the last axis is the classes.
       where: the mesh it is on, a `meshes.Where`; None: one device.
     """
 
@@ -28,12 +29,37 @@ class Task(NamedTuple):
     loss: Callable[[optax.Params, jax.Array], jax.Array]
     draw: Callable[[int, int], np.ndarray]
     validation: np.ndarray
+    logits: Callable[[optax.Params, jax.Array], jax.Array]
     where: Any = None
 
     @property
     def batch(self) -> tuple[int, ...]:
         """The shape of a batch."""
         return self.validation.shape[1:]
+
+    def extra(self, batch: jax.Array, value: ArrayLike) -> dict[str, Any]:
+        """What `update` may want to know of a step: see `orthoptax.curvature`.
+
+        Args:
+          batch: of the step.
+          value: its loss.
+        """
+        obj_fn = lambda params: self.loss(params, batch)
+        return {
+            "value": value,
+            "obj_fn": obj_fn,
+            "value_fn": obj_fn,
+            "grad_fn": jax.grad(obj_fn),
+            "logits_fn": lambda params: self.logits(params, batch),
+            "sample_fn": jax.random.categorical,
+            "nll_fn": mean_nll,
+        }
+
+
+def mean_nll(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, int]:
+    """(mean negative log-likelihood of integer labels, how many they are)."""
+    nll = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return nll.mean(), nll.size
 
 
 def text(shape: models.Shape, corpus: data.Corpus) -> Task:
@@ -45,6 +71,7 @@ def text(shape: models.Shape, corpus: data.Corpus) -> Task:
         models.loss_function(shape),
         lambda seed, step: data.batch(corpus.train, seed, step, size),
         windows.reshape(shape.validation, shape.batch, shape.length + 1),
+        models.logits_function(shape),
     )
 
 
@@ -56,9 +83,15 @@ def state_bytes(
     One update is traced as well: what an optimizer cannot do is then known by now.
     """
 
-    def step(rate: jax.Array) -> optax.OptState:
+    def step(rate: jax.Array, batch: jax.Array) -> optax.OptState:
         params, tx = task.initial(0), constructor(rate)
-        return tx.update(params, tx.init(params), params)[1]
+        tx = optax.with_extra_args_support(tx)
+        extra = task.extra(batch, rate)
+        return tx.update(params, tx.init(params), params, **extra)[1]
 
-    state = jax.eval_shape(step, jax.ShapeDtypeStruct((), jnp.float32))
+    state = jax.eval_shape(
+        step,
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct(task.batch, jnp.uint8),
+    )
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

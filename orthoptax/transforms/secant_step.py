@@ -133,8 +133,7 @@ def secant_step(
             _norm(params, state.parameters, metric, lambda x, d: x * jnp.sqrt(d)),
             _norm(updates, past, metric, lambda x, d: x / jnp.sqrt(d)),
         )
-        size = jnp.where(k > 0, eta, 0)
-        step = lambda u, d: -size.astype(d.dtype) * quotient(u, d)
+        step = lambda u, d: quotient(u, d) * jnp.where(k > 0, -eta, 0).astype(d.dtype)
         keep = lambda new, old: jnp.where(k > 0, new, old)
         cast = lambda new, old: new.astype(old.dtype)
         return mapped(step, updates, metric), SecantStepState(

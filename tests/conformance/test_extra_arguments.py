@@ -23,18 +23,19 @@ def listener():
 
 
 def given(params):
-    """A tree, a callable, a scalar, and a tree of another structure."""
+    """A tree, two callables, a scalar, and a tree of another structure."""
     return {
         "grad": jax.tree.map(lambda p: 2 * p, params),
         "value": 1.5,
-        "value_fn": lambda p: 0.0,
+        "sample_fn": lambda key, logits: 0.0,
+        "value_fn": lambda p: len(jax.tree.leaves(p)),
         "other": {"a": np.ones(3)},
     }
 
 
 def uncut(heard, extra):
     """Asserts that what is not a tree like the updates came through untouched."""
-    for name in ("value", "value_fn", "other"):
+    for name in ("value", "sample_fn", "other"):
         assert heard[name] is extra[name]
 
 
@@ -45,6 +46,7 @@ def test_by_layout_cuts_trees_to_each_group():
     tx.update(params, tx.init(params), params, **extra)
     uncut(ours[0], extra)
     uncut(others[0], extra)
+    assert ours[0]["value_fn"](ours[0]["grad"]) == len(jax.tree.leaves(params))
     mine, theirs = zoo.by_name(ours[0]["grad"]), zoo.by_name(others[0]["grad"])
     assert "square/kernel" in mine
     assert "norm/scale" in theirs

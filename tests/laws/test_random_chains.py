@@ -19,6 +19,7 @@ from orthoptax.train import vocabulary
 from orthoptax.train.chains import ChainOptimizer
 from orthoptax.train.config import UsageError
 from tests import zoo
+from tests.conformance.supply import EXTRA, supplied
 
 LONGEST = 5
 STACK = {"blocks": {"up": {"kernel": (2, 6, 4)}}, "bias": (6,)}
@@ -75,7 +76,7 @@ def is_plain(name):
 
 def check(chain, shapes):
     """Finite updates, a state that keeps its types, and one result in two ways."""
-    tx = ChainOptimizer(chain)(0.1)
+    tx = supplied(ChainOptimizer(chain)(0.1), tuple(EXTRA))
     params, grads = zoo.tree(0, shapes), [zoo.tree(seed, shapes) for seed in (1, 2)]
     state = tx.init(params)
     update = jax.jit(tx.update).lower(grads[0], state, params).compile(QUICK)
