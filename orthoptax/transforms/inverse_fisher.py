@@ -125,15 +125,9 @@ def inverse_fisher(
         row = _cosines(rows, now, size, norms)
         cosines = state.cosines.at[place, :].set(row).at[:, place].set(row)
         cosines = jnp.where(good, cosines, state.cosines)
-        weights, factor = _weights(cosines, norms, place, damping)
+        weights = _weights(cosines, norms, place, damping)
 
-        def product(u: jax.Array, rows: jax.Array) -> jax.Array:
-            work = work_dtype(rows.dtype)
-            w = weights.astype(work).reshape(-1, *[1] * u.ndim)
-            found = jnp.sum(rows.astype(work) * w, axis=0) * factor.astype(work)
-            return jnp.where(good, found, 0).astype(u.dtype)
-
-        found = [product(u, rows[n]) for n, u in leaves.items()]
+        found = [_product(rows[n], *weights, good, u) for n, u in leaves.items()]
         updates = jax.tree.unflatten(jax.tree.structure(updates), found)
         skipped = state.skipped + jnp.where(good, 0, 1).astype(jnp.int32)
         count = jnp.asarray(optax.safe_increment(state.count))
@@ -178,6 +172,16 @@ def _weights(
     factor = jax.scipy.linalg.cho_factor(system, lower=True)
     solved = jax.scipy.linalg.cho_solve(factor, unit)
     return solved / t, m / t[place]
+
+
+def _product(
+    rows: jax.Array, weights: jax.Array, factor: jax.Array, good: Any, like: jax.Array
+) -> jax.Array:
+    """factor times the weighted sum of the rows, or 0, in the dtype of `like`."""
+    work = work_dtype(rows.dtype)
+    w = weights.astype(work).reshape(-1, *[1] * (rows.ndim - 1))
+    found = jnp.sum(rows.astype(work) * w, axis=0) * factor.astype(work)
+    return jnp.where(good, found, 0).astype(like.dtype)
 
 
 def _affordable(leaves: dict[str, Any], window: int, max_bytes: int) -> None:

@@ -326,9 +326,9 @@ def leaf_by_leaf(subject: Subject) -> bool:
     return subject.name not in WHOLE_TREE
 
 
-def takes_place(subject: Subject) -> bool:
-    """For `law`: optimizers whose matrices may be dealt to devices."""
-    return subject.is_optimizer and "place" in subject.parameters
+def placed() -> list[str]:
+    """The optimizers whose matrices may be dealt to devices; all others have none."""
+    return [s.name for s in subjects() if s.is_optimizer and "place" in s.parameters]
 
 
 def has_rate(subject: Subject) -> bool:
