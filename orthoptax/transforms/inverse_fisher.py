@@ -149,7 +149,7 @@ def _cosines(rows: Any, now: Any, size: jax.Array, norms: jax.Array) -> jax.Arra
         return jnp.real(jnp.sum(products, axis=axes)).astype(size.dtype)
 
     along = _tree.total(jax.tree.map(leaf, rows, now), size.dtype)
-    return divide(divide(along * unit, size), norms)
+    return divide(divide(along, size / unit), norms)
 
 
 def _weights(
