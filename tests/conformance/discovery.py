@@ -26,7 +26,7 @@ from tests.conformance.supply import supplied
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
-RATES = {"mfac": 1e-3, "sania": 1.0}
+RATES = {"mfac": 0.2, "sania": 1.0}
 """Optimizers whose rate is a factor of a step that has a length of its own."""
 DEGREE = {
     "adahessian": 1,
@@ -72,7 +72,7 @@ OWN_UNITS = {"aegd", "induced_metric", "mfac", "sania"}
 For them gradients of another scale are those of another problem: no law of scale.
 """
 CALM = {"mfac": {"damping": 1.0}}
-"""Arguments with which an optimizer descends on a small quadratic, if not its own.
+"""Arguments with which an optimizer descends on a small problem, if not its own.
 
 M-FAC's Fisher matrix vanishes with the gradient, so that steps near a minimum are as
 long as damping allows.
@@ -238,6 +238,11 @@ class Subject:
     def transform(self) -> optax.GradientTransformationExtraArgs:
         """The transform with its defaults."""
         return self.make()
+
+    @functools.cached_property
+    def calm(self) -> optax.GradientTransformationExtraArgs:
+        """The transform with the arguments of `CALM`, if there are any."""
+        return self.make(**CALM[self.name]) if self.name in CALM else self.transform
 
     @functools.cached_property
     def init(self) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ def test_linen_train_state_learns(subject):
     state = TrainState.create(
         apply_fn=model.apply,
         params=model.init(jax.random.key(0), x)["params"],
-        tx=subject.transform,
+        tx=subject.calm,
     )
 
     @jax.jit
@@ -82,7 +82,7 @@ def applied(subject, state, grads, told):
 def test_nnx_optimizer_learns(subject):
     x, y = data()
     model = Nnx(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, subject.transform, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, subject.calm, wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer):
