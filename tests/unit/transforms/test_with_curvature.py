@@ -140,11 +140,10 @@ def test_integers_pass_by():
     params = {"w": W, "steps": jnp.asarray([3, 4])}
     loss = lambda p: jnp.sum(p["w"] ** 3) * p["steps"][0]
     grads = jax.grad(loss, allow_int=True)(params)
-    for make in (sophia_h, lambda lr: oasis(lr, estimator=hutchinson())):
-        tx = make(0.1)
-        updates, _ = tx.update(grads, tx.init(params), params, obj_fn=loss)
-        assert updates["steps"] is grads["steps"]
-        assert np.all(np.isfinite(updates["w"]))
+    tx = oasis(0.1, estimator=hutchinson())  # a link inside calls the loss as well
+    updates, _ = tx.update(grads, tx.init(params), params, obj_fn=loss)
+    assert updates["steps"] is grads["steps"]
+    np.testing.assert_allclose(updates["w"], -0.1 * grads["w"] / (6 * 3 * abs(W)))
 
 
 def test_narrow_parameters_keep_a_wide_curvature():
@@ -206,7 +205,13 @@ def assert_rest(updates, make):
         np.testing.assert_allclose(of(updates)[name], want, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("make", [lambda: sophia_h(0.1), lambda: adahessian(0.1)])
+def sophia():
+    return sophia_h(0.1)
+
+
+@pytest.mark.parametrize(
+    "make", [sophia, pytest.param(lambda: adahessian(0.1), marks=pytest.mark.slow)]
+)
 def test_as_the_rest_of_muon(make):
     params, loss, grads = net()
     tx = muon(0.1, rest=make())
@@ -266,14 +271,12 @@ def test_beside_orthogonalized_matrices_by_labels():
 
 
 def test_a_key_decides_the_draws_and_may_be_donated():
-    params, loss, grads = net()
-    seen = []
+    seen, w, fn = [], jnp.linspace(1.0, 2.0, 16), lambda w: jnp.sum(w) ** 3
     for key in (None, jax.random.key(0), jax.random.key(1)):
         tx = with_curvature(reveal(), hutchinson(), key=key)
-        run = jax.jit(lambda s, tx=tx: tx.update(grads, s, params, obj_fn=loss),
-                      donate_argnums=0)  # fmt: skip
+        run = jax.jit(lambda s, tx=tx: tx.update(w, s, w, obj_fn=fn), donate_argnums=0)
         for _ in range(2):  # the second time the same buffers would be gone
-            updates, _ = run(tx.init(params))
-        seen.append(np.concatenate([x.ravel() for x in jax.tree.leaves(updates)]))
+            updates, _ = run(tx.init(w))
+        seen.append(np.asarray(updates))
     np.testing.assert_array_equal(seen[0], seen[1])
     assert np.any(seen[0] != seen[2])
