@@ -67,8 +67,9 @@ def newton_direction(
       count: int32 scalar, number of completed updates.
       products: int32 scalar, products that the last update took.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
-      argument `obj_fn`, the loss of the batch as a function of the parameters. Inside a
-      group, `obj_fn` is one of the group's leaves, and H is that block.
+      argument `obj_fn`, the loss of the whole batch, under `shard_map` and `pmap` too,
+      as a function of the parameters. Inside a group it is one of the group's leaves,
+      and H is that block.
     Raises: ValueError for a number out of range; while tracing, ValueError or TypeError
       for an `obj_fn` that is missing, returns more than one number or fails on masked
       leaves.

@@ -109,9 +109,9 @@ def regularize_gradient(
       normalize: divide eps by the norm of the gradient over all leaves. Static.
     State: none.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
-      argument `grad_fn`, the gradient on the batch of the step, with its random draws,
-      as a function of the parameters. It stands first, before any clipping. A zero
-      gradient stays zero.
+      argument `grad_fn`, the gradient on the whole batch of the step, with its random
+      draws and averaged over devices, as a function of the parameters. It stands first,
+      before any clipping. A zero gradient stays zero.
     Raises: ValueError for a number out of range, or if `grad_fn` is missing; TypeError
       if `difference` or `grad_fn` is not a function, or that fails on masked leaves.
     Example:
