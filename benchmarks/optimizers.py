@@ -4,7 +4,8 @@
 Each optimizer takes its turn beside AdamW on the same tree, the matrices of transformer
 layers with GPT-2 small's proportions, float32, compiled beforehand, parameters and
 state donated. AdamW reads and writes every number once, so the ratios are large: they
-say what an optimizer costs, not what a training step does.
+say what an optimizer costs, not what a training step does. What estimates of curvature
+cost depends on the model and is not in them: `curvature.py` measures that.
 """
 
 import dataclasses
@@ -68,6 +69,7 @@ def note(tree: str) -> str:
     return (
         f"Bytes of float32 state a parameter for a {catalogue.ROWS} x {catalogue.COLS} "
         f"matrix. Step: time over AdamW's, {tree} (GPT-2 small's shapes), float32, "
+        "products with a model's Hessian not counted, "
         f"{datetime.date.today()}, {jax.devices()[0].device_kind} with "
         f"{os.cpu_count()} cores, jax {jax.__version__}; "
         "`make table` measures and writes this."

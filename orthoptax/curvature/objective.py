@@ -16,6 +16,7 @@ WHAT = {
     "sample_fn": "labels drawn from the model, sample_fn(key, logits)",
     "nll_fn": "nll_fn(logits, labels) -> (mean negative log-likelihood, count)",
     "grad_fn": "the gradient as a function of the parameters",
+    "value": "the loss at the parameters, a number",
     "hessian_diag": "an estimate of the Hessian's diagonal, like the parameters",
 }
 """What each extra argument is, for error messages."""

@@ -22,11 +22,19 @@ from orthoptax.matrix.generate import (
 from orthoptax.matrix.gram import gram_newton_schulz
 from orthoptax.matrix.gram_norms import aol, gelfand, schatten, spectral
 from orthoptax.matrix.inner import Inner, local
+from orthoptax.matrix.inverse_fisher import (
+    InverseFisher,
+    inverse_fisher_diagonal,
+    inverse_fisher_of,
+    inverse_fisher_product,
+)
 from orthoptax.matrix.minimax import Minimax, minimax
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius, frobenius_add, frobenius_max
 from orthoptax.matrix.one_sided import one_sided_polar
 from orthoptax.matrix.orientation import small_side_first
+from orthoptax.matrix.over_gram import over_gram
+from orthoptax.matrix.polynomial import elementary_symmetric, precondition_with
 from orthoptax.matrix.projections import (
     radial_brake,
     spectral_cap,
@@ -87,6 +95,7 @@ __all__ = [
     "Factored",
     "Halley",
     "Inner",
+    "InverseFisher",
     "Minimax",
     "aol",
     "best_restarts",
@@ -100,6 +109,7 @@ __all__ = [
     "composition",
     "degree_17",
     "eigen_root",
+    "elementary_symmetric",
     "fewest_restarts",
     "frobenius",
     "frobenius_add",
@@ -110,13 +120,18 @@ __all__ = [
     "halley_weights",
     "hard_cap",
     "householder_qr",
+    "inverse_fisher_diagonal",
+    "inverse_fisher_of",
+    "inverse_fisher_product",
     "local",
     "minimax",
     "newton_schulz",
     "newton_schulz_root",
     "one_sided_polar",
+    "over_gram",
     "polar_express",
     "polar_express_root",
+    "precondition_with",
     "qdwh",
     "radial_brake",
     "randomized_cholesky_qr",

@@ -145,10 +145,10 @@ def randomized_cholesky_qr(
                 raise ValueError(_misfit(s.shape, rows, cols))
         s = jnp.broadcast_to(s.astype(x.dtype), (*x.shape[:-2], *s.shape))
         small = inner.product(s, _adjoint(x))  # S P
-        r = _each(lambda x: jnp.linalg.qr(x, mode="r"), small)
+        r = each(lambda x: jnp.linalg.qr(x, mode="r"), small)
         if inner.axis_name is not None:
             return _independent(x, r, inner)
-        return _cholesky(_each(_over, r, x), inner)
+        return _cholesky(each(_over, r, x), inner)
 
     return _qr(factor)
 
@@ -180,8 +180,8 @@ def _cholesky(x: jax.Array, inner: _inner.Inner) -> tuple[jax.Array, jax.Array]:
     h = _adjoint(x)
     gram = inner.product(h, h)
     # JAX's factor is the lower L = R^H; where it breaks down, all of that L is NaN.
-    low = _each(_lower, gram)
-    q = _each(_over_adjoint, low, x)
+    low = each(_lower, gram)
+    q = each(_over_adjoint, low, x)
     pivots, squares = _diagonal(low), _diagonal(gram)
     # A pivot squared is what is left of its column's squares after subtractions.
     return q, jnp.where(pivots**2 > _noise(x) * squares, pivots, jnp.nan)
@@ -200,11 +200,11 @@ def _independent(
     one = jnp.where(dead, 1, 0).astype(x.dtype)
     eye = jnp.eye(r.shape[-1], dtype=x.dtype)
     r = jnp.where(eye * one[..., None, :] == 1, 1, r)
-    x = _each(_over, r, x)
+    x = each(_over, r, x)
     x = jnp.where(dead[..., None, :], 0, x)
     h = _adjoint(x)
     gram = inner.product(h, h) + eye * one[..., None, :]
-    return _each(_over_adjoint, _each(_lower, gram), x), None
+    return each(_over_adjoint, each(_lower, gram), x), None
 
 
 def _noise(x: jax.Array) -> float:
@@ -239,11 +239,11 @@ def _or_householder(made: _Made, x: jax.Array, inner: _inner.Inner) -> jax.Array
 def _householder(x: jax.Array, inner: _inner.Inner) -> jax.Array:
     """Q of the reduced QR; of a matrix whose rows are cut, this device's rows."""
     if inner.axis_name is None:
-        return _each(_orthonormal, x)
+        return each(_orthonormal, x)
     whole = lax.all_gather(x, inner.axis_name, axis=x.ndim - 2, tiled=True)
     rows = x.shape[-2]
     start = lax.axis_index(inner.axis_name) * rows
-    q = _each(_orthonormal, whole)
+    q = each(_orthonormal, whole)
     return lax.dynamic_slice_in_dim(q, start, rows, axis=-2)
 
 
@@ -267,7 +267,7 @@ def _over_adjoint(low: jax.Array, x: jax.Array) -> jax.Array:
     )
 
 
-def _each(fn: Callable[..., jax.Array], *stacks: jax.Array) -> jax.Array:
+def each(fn: Callable[..., jax.Array], *stacks: jax.Array) -> jax.Array:
     """fn of every matrix of (..., m, n) stacks, on CPU one after the other.
 
     There LAPACK calls of a batch that run at the same time (on several devices of one

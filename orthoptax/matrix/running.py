@@ -39,6 +39,14 @@ def running(past: jax.Array, now: jax.Array, decay: ArrayLike) -> jax.Array:
     return jnp.hypot(jnp.sqrt(decay) * past, jnp.sqrt(1 - decay) * now)
 
 
+def weight_of_past(decay: jax.Array, count: jax.Array) -> jax.Array:
+    """1 - decay^count, what a moving average that began at zero has seen.
+
+    Subtracting the power from 1 would lose half the digits where decay is near 1.
+    """
+    return -jnp.expm1(count.astype(decay.dtype) * jnp.log1p(decay - 1))
+
+
 def divide(x: jax.Array, by: jax.Array) -> jax.Array:
     """x / by, and 0 where `by` is 0."""
     return jnp.where(by == 0, 0, x / jnp.where(by == 0, 1, by).astype(x.dtype))

@@ -6,12 +6,15 @@ import inspect as _inspect
 from orthoptax.optimizers.adago import adago as adago
 from orthoptax.optimizers.adahessian import adahessian as adahessian
 from orthoptax.optimizers.adamuon import adamuon as adamuon
+from orthoptax.optimizers.aegd import aegd as aegd
 from orthoptax.optimizers.asgo import asgo as asgo
 from orthoptax.optimizers.auon import auon as auon
 from orthoptax.optimizers.dasgo import dasgo as dasgo
 from orthoptax.optimizers.dion import dion as dion
 from orthoptax.optimizers.dion2 import dion2 as dion2
 from orthoptax.optimizers.hybrid_auon import hybrid_auon as hybrid_auon
+from orthoptax.optimizers.induced_metric import induced_metric as induced_metric
+from orthoptax.optimizers.mfac import mfac as mfac
 from orthoptax.optimizers.mop import mop as mop
 from orthoptax.optimizers.muon import muon as muon
 from orthoptax.optimizers.muon_hyperball import muon_hyperball as muon_hyperball
@@ -23,6 +26,7 @@ from orthoptax.optimizers.normuon import normuon as normuon
 from orthoptax.optimizers.oasis import oasis as oasis
 from orthoptax.optimizers.polargrad import polargrad as polargrad
 from orthoptax.optimizers.root import root as root
+from orthoptax.optimizers.sania import sania as sania
 from orthoptax.optimizers.scion import scion as scion
 from orthoptax.optimizers.sophia_g import sophia_g as sophia_g
 from orthoptax.optimizers.sophia_h import sophia_h as sophia_h

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a named optimizer does where an argument was not given."""
 
+from typing import Any
+
 import optax
 
 from orthoptax import _check
 from orthoptax._types import OnParts, ShapeRule
+from orthoptax.layout.leaves import parameters
+from orthoptax.layout.wrap import not_empty
 from orthoptax.transforms.scale_by_shape import match_rms
 
 
@@ -41,3 +45,29 @@ def rest_or_adamw(
             )
         )
     return optax.adamw(learning_rate, weight_decay=0.0)
+
+
+def on_parameters(
+    where: str, *links: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """A chain for every leaf, with the checks that a layout makes elsewhere.
+
+    Raises: in `init` TypeError for integer leaves; in `update` ValueError for an empty
+      tree.
+    """
+    chain = optax.chain(*links)
+
+    def init(params: optax.Params) -> Any:
+        parameters(params, where)
+        return chain.init(params)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, Any]:
+        not_empty(f"{where}.update", updates)
+        return chain.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -204,7 +204,7 @@ def _floats(tree: Any, params: Any) -> Any:
 
 def _passed(extra: Mapping[str, Any], params: Any) -> dict[str, Any]:
     """What else goes on; functions of the parameters get back the integers."""
-    passed = {k: v for k, v in extra.items() if k not in CURVATURE}
+    passed = dict(extra)
     if not all(map(is_float, jax.tree.leaves(params))):
         for name in OF_PARAMS:
             if callable(passed.get(name)):

@@ -26,8 +26,14 @@ from tests.conformance.supply import supplied
 
 FLOORS = (transforms, layout, diagnostics, optimizers)
 RATE = 0.02  # every named optimizer works with a learning rate alone
+RATES = {"mfac": 0.2, "sania": 1.0}
+"""Optimizers whose rate is a factor of a step that has a length of its own."""
 DEGREE = {
     "adahessian": 1,
+    "aegd": 1,
+    "induced_metric": 1,
+    "mfac": 1,
+    "sania": 1,
     "oasis": 1,
     "sophia_g": 1,
     "sophia_h": 1,
@@ -55,6 +61,22 @@ fewer digits of its small eigenvalues. Dion's QR amplifies rounding by the condi
 B Q, here of square matrices; the five stages of `POLAR_EXPRESS_102` by their slopes at
 0, together 990, twice Jordan's.
 """
+WHOLE_TREE = {
+    "induced_metric", "inverse_fisher", "mfac", "newton_direction", "polyak_step",
+    "sania", "scale_by_induced_metric",
+}  # fmt: skip
+"""Those with one number over all leaves: NaN in one reaches all, or nothing moves."""
+OWN_UNITS = {"aegd", "induced_metric", "mfac", "sania"}
+"""Optimizers that hold the gradient against the loss or a damping.
+
+For them gradients of another scale are those of another problem: no law of scale.
+"""
+CALM = {"mfac": {"damping": 1.0}}
+"""Arguments with which an optimizer descends on a small problem, if not its own.
+
+M-FAC's Fisher matrix vanishes with the gradient, so that steps near a minimum are as
+long as damping allows.
+"""
 FEASIBLE = {
     "muon_hyperball": lambda w: w / jnp.linalg.norm(w),
     "spel": lambda w: jnp.linalg.qr(w.T)[0].T,
@@ -63,7 +85,7 @@ FEASIBLE = {
 
 They do not reach a target outside; toward one inside they descend as all others do.
 """
-CURVED = {*FEASIBLE, "muown"}
+CURVED = {*FEASIBLE, "muown", "aegd", "energy_step"}
 """Optimizers whose update is no multiple of the learning rate: the step bends.
 
 Their laws say that a changed rate does what the same rate does from the start.
@@ -112,7 +134,7 @@ def kind(thing: Any) -> str:
             return "layout"
         if returns == Choose:
             return "choice of slices"
-        if takes[:1] == ["params"] or "tree" in takes:
+        if {"params", "tree"} & set(takes):
             return "function of trees"
         if returns == Callable[..., Any]:
             return "function of functions"
@@ -164,21 +186,26 @@ class Subject:
         """The types of the arguments."""
         return typing.get_type_hints(self.constructor)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The extra arguments that `update` cannot do without."""
+        return getattr(self.constructor, "needs", ())
+
     def make(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
         """The transform, for trees of parameters, with these arguments changed."""
         return self.lift(self.constructor)(**self.required(arguments))
 
     def required(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, with those that have no default."""
-        return ({"learning_rate": RATE} if self.is_optimizer else {}) | dict(arguments)
+        rate = {"learning_rate": RATES.get(self.name, RATE)}
+        return (rate if self.is_optimizer else {}) | dict(arguments)
 
     def lift(self, constructor: Callable[..., Any]) -> Callable[..., Any]:
         """A constructor whose results stand in parameter coordinates."""
         wrap = on_matrices if self.on_matrices else lambda tx: tx
         if self.is_compressor:
             wrap = lambda tx, inner=wrap: error_feedback(compressor=inner(tx))
-        needs = getattr(self.constructor, "needs", ())
-        return lambda **arguments: supplied(wrap(constructor(**arguments)), needs)
+        return lambda **arguments: supplied(wrap(constructor(**arguments)), self.needs)
 
     def only_ours(self) -> dict[str, Any]:
         """Arguments that leave stock optax out: it has laws of its own."""
@@ -211,6 +238,11 @@ class Subject:
     def transform(self) -> optax.GradientTransformationExtraArgs:
         """The transform with its defaults."""
         return self.make()
+
+    @functools.cached_property
+    def calm(self) -> optax.GradientTransformationExtraArgs:
+        """The transform with the arguments of `CALM`, if there are any."""
+        return self.make(**CALM[self.name]) if self.name in CALM else self.transform
 
     @functools.cached_property
     def init(self) -> Callable[..., Any]:
@@ -287,6 +319,21 @@ def sample(subject: Subject) -> bool:
 def is_optimizer(subject: Subject) -> bool:
     """For `law`: whole optimizers only."""
     return subject.is_optimizer
+
+
+def keeps_units(subject: Subject) -> bool:
+    """For `law`: optimizers whose updates scale with the gradient, or not at all."""
+    return subject.is_optimizer and subject.name not in OWN_UNITS
+
+
+def leaf_by_leaf(subject: Subject) -> bool:
+    """For `law`: whatever measures no more than a leaf at a time."""
+    return subject.name not in WHOLE_TREE
+
+
+def placed() -> list[str]:
+    """The optimizers whose matrices may be dealt to devices; all others have none."""
+    return [s.name for s in subjects() if s.is_optimizer and "place" in s.parameters]
 
 
 def has_rate(subject: Subject) -> bool:

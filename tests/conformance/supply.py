@@ -46,6 +46,8 @@ def below(key: Any, logits: Any) -> Any:
 
 EXTRA: dict[str, Callable[[Any, Any], Any]] = {
     "obj_fn": objective,
+    "grad_fn": lambda updates, params: jax.grad(objective(updates, params)),
+    "value": lambda updates, params: jnp.ones(()),
     "logits_fn": lambda updates, params: lambda p: p,
     "sample_fn": lambda updates, params: below,
     "nll_fn": lambda updates, params: of_labels,

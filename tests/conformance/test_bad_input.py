@@ -10,6 +10,7 @@ from orthoptax.layout import describe, flax
 from orthoptax.transforms import match_rms, original
 from tests import zoo
 from tests.conformance.discovery import OWN_SCALE, is_optimizer, law
+from tests.conformance.supply import EXTRA
 
 FORM = r"(?s)^[\w.]+: .+\. Expected .+\. .+\.$"  # thing and wrong; expected; what to do
 
@@ -134,3 +135,19 @@ def test_the_zoo_holds_every_role():
         "experts/up/kernel",
     }  # fmt: skip
     assert flax()("norm/scale", jnp.ones(8)) is None
+
+
+@law(lambda subject: subject.needs)
+def test_what_is_needed_is_asked_for(subject):
+    tx, params = subject.constructor(**subject.required({})), zoo.structs(zoo.SMALL)
+    for name in subject.needs:
+        others = [n for n in subject.needs if n != name]
+
+        def step(p, others=others):
+            told = {n: EXTRA[n](p, p) for n in others}
+            return tx.update(p, tx.init(p), p, **told)
+
+        with pytest.raises(ValueError, match=FORM) as error:
+            jax.eval_shape(step, params)
+        assert f"missing '{name}'" in str(error.value)
+        assert f"tx.update(updates, state, params, {name}=...)" in str(error.value)

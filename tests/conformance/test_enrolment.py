@@ -19,7 +19,14 @@ import pytest
 import orthoptax
 from orthoptax import sharding
 from tests.conformance import discovery
-from tests.conformance.discovery import FLOORS, OWN_SCALE, kind, subjects
+from tests.conformance.discovery import (
+    FLOORS,
+    OWN_SCALE,
+    OWN_UNITS,
+    WHOLE_TREE,
+    kind,
+    subjects,
+)
 
 FOLDER = pathlib.Path(__file__).parent
 EVERY = {
@@ -28,8 +35,7 @@ EVERY = {
     "test_promotion_is_spelled_out", "test_state_is_documented_tuples_of_arrays",
     "test_state_is_as_in_the_manifest", "test_one_trace", "test_scan_and_cond",
     "test_donation", "test_sharded_equals_local",
-    "test_gradients_of_any_scale_stay_finite", "test_nan_stays_in_its_leaf",
-    "test_nan_stays_in_its_layer", "test_hard_matrices_stay_finite",
+    "test_gradients_of_any_scale_stay_finite", "test_hard_matrices_stay_finite",
     "test_is_a_transform_that_ignores_unknown_arguments",
     "test_params_may_be_missing_or_are_named", "test_wrapped_is_the_same",
     "test_multi_steps_accumulates", "test_lookahead_runs_the_fast_weights",
@@ -42,8 +48,7 @@ EVERY = {
 OPTIMIZERS = {
     "test_every_leaf_moves", "test_descends_on_a_quadratic",
     "test_zero_gradients_move_no_matrix", "test_tiny_gradients_move_every_matrix",
-    "test_matrix_direction_ignores_powers_of_two",
-    "test_matrix_direction_ignores_scale", "test_linen_train_state_learns",
+    "test_linen_train_state_learns",
     "test_nnx_optimizer_learns", "test_callables_are_asked_for",
 }  # fmt: skip
 """Laws for whole optimizers."""
@@ -64,8 +69,14 @@ BY_ARGUMENT = {
     "test_integer_leaves": "a layout", "test_empty_trees": "a layout",
     "test_leaves_that_the_layout_does_not_know": "a layout",
     "test_vectors_are_no_matrices": "a matrix link",
+    "test_what_is_needed_is_asked_for": "extra arguments",
+    "test_nan_stays_in_its_leaf": "leaf by leaf",
+    "test_nan_stays_in_its_layer": "leaf by leaf",
+    "test_nan_reaches_every_leaf_or_nothing_moves": "the whole tree",
+    "test_matrix_direction_ignores_powers_of_two": "no units",
+    "test_matrix_direction_ignores_scale": "no units",
 }  # fmt: skip
-"""Laws for what has an argument of some kind."""
+"""Laws for what has an argument of some kind, or is of one."""
 
 
 def has(subject, what):
@@ -82,6 +93,10 @@ def has(subject, what):
         "a scale of its own": ruled and subject.name in OWN_SCALE,
         "keywords only": not variadic,
         "a layout": "layout" in names or subject.on_matrices,
+        "extra arguments": bool(subject.needs),
+        "leaf by leaf": subject.name not in WHOLE_TREE,
+        "the whole tree": subject.name in WHOLE_TREE,
+        "no units": subject.is_optimizer and subject.name not in OWN_UNITS,
         "a matrix link": subject.on_matrices and subject.floor == "transforms",
     }[what]
 

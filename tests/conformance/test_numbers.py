@@ -15,13 +15,16 @@ from orthoptax.layout import flax
 from tests import zoo
 from tests.conformance.discovery import (
     ABSOLUTE,
+    CALM,
     DEGREE,
     FEASIBLE,
     ROUNDING,
     STILL,
     has_rate,
     is_optimizer,
+    keeps_units,
     law,
+    leaf_by_leaf,
     parts,
     sample,
 )
@@ -67,14 +70,17 @@ def test_every_leaf_moves(subject):
 def test_descends_on_a_quadratic(subject):
     target = feasible(subject, zoo.tree(2, zoo.SMALL, scale=0.3))
     # The rate falls: with steps of one length, sparse ones above all circle the target.
-    tx = subject.make(learning_rate=lambda count: 0.1 * (1 - count / 60))
+    rate = lambda count: 0.1 * (1 - count / 60)
+    tx = subject.make(learning_rate=rate, **CALM.get(subject.name, {}))
 
     def distance(params):
         return optax.tree.norm(optax.tree.sub(params, target), squared=True) / 2
 
     def step(carry, _):
         params, state = carry
-        updates, state = tx.update(jax.grad(distance)(params), state, params)
+        value, grads = jax.value_and_grad(distance)(params)
+        told = {"value": value, "obj_fn": distance, "grad_fn": jax.grad(distance)}
+        updates, state = tx.update(grads, state, params, **told)
         return (optax.apply_updates(params, updates), state), None
 
     @jax.jit
@@ -120,7 +126,7 @@ def test_tiny_gradients_move_every_matrix(subject):
         assert np.max(np.abs(updates[name])) > least, name
 
 
-@law(fast=parts)
+@law(leaf_by_leaf, fast=parts)
 @pytest.mark.parametrize("name", ["square/kernel", "embed/embedding"])
 def test_nan_stays_in_its_leaf(subject, name):
     updates = first_update(subject, poisoned(name, (0, 0)))
@@ -129,7 +135,14 @@ def test_nan_stays_in_its_leaf(subject, name):
         assert np.all(np.isfinite(u)), other
 
 
-@law(fast=parts)
+@law(lambda subject: not leaf_by_leaf(subject), fast=parts)
+def test_nan_reaches_every_leaf_or_nothing_moves(subject):
+    updates = first_update(subject, poisoned("embed/embedding", (0, 0)))
+    seen = {(bool(np.all(np.isnan(u))), bool(np.any(u))) for u in updates.values()}
+    assert seen in ({(True, True)}, {(False, False)})
+
+
+@law(leaf_by_leaf, fast=parts)
 def test_nan_stays_in_its_layer(subject):
     name = "blocks/up/kernel"
     updates = first_update(subject, poisoned(name, (1, 0, 0)))
@@ -146,7 +159,7 @@ def without_units(subject):
     return types.SimpleNamespace(init=quick(tx.init), update=quick(tx.update))
 
 
-@law(is_optimizer, fast=parts)
+@law(keeps_units, fast=parts)
 @pytest.mark.parametrize("power", [-66, -7, 9, 66])
 def test_matrix_direction_ignores_powers_of_two(subject, power):
     for steps in (1, 2):
@@ -160,7 +173,7 @@ def test_matrix_direction_ignores_powers_of_two(subject, power):
             )
 
 
-@law(is_optimizer, fast=parts)
+@law(keeps_units, fast=parts)
 @pytest.mark.parametrize("scale", [3e-11, 0.7, 3e9])
 def test_matrix_direction_ignores_scale(subject, scale):
     expected = first_update(without_units(subject), zoo.tree(1), 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from orthoptax.curvature import (
@@ -82,6 +83,7 @@ def replay(
     told: Callable[[int], Any],
     extra: Callable[[Any], dict[str, Any]],
     observe: Callable[[Any], dict[str, Any]] = lambda state: {},
+    mean: Callable[[int], Any] | None = None,
 ) -> None:
     """Every recorded step, each from our own previous parameters.
 
@@ -90,6 +92,8 @@ def replay(
       told: arrays of step t.
       extra: the extra arguments of `update` that these make.
       observe: {what was recorded of a step: the same of the state after it}.
+      mean: the average of curvatures after step t: nearly all entries of the recorded
+        steps of Sophia are clipped, and do not show it.
     """
     cast = lambda tree: {k: jnp.asarray(v, dtype) for k, v in tree.items()}
     params = cast(case.group("param"))
@@ -107,6 +111,9 @@ def replay(
             unit = 1.0 if dtype == "float64" else displacement(case, name)
             scaled = {**allowed, "atol": allowed["atol"] * unit}
             close(params[name], want, f"step {t}, {name}", **scaled)
+        for name, want in ({} if mean is None else mean(t)).items():
+            found = optax.tree.get(state, "curvature")[name]
+            close(found, want, f"step {t}, H of {name}", rtol=1e-4, atol=1e-4)
         for kind, value in observe(state).items():
             # Relative to itself, also at float32.
             rtol = max(allowed.values())
@@ -114,9 +121,34 @@ def replay(
             close(value, want, f"step {t}, {kind}", rtol=rtol, atol=0.0)
 
 
+def averages(
+    case: Case, b2: float, estimate: Callable[[int], dict[str, Any]]
+) -> Callable[[int], dict[str, Any]]:
+    """The averages of recorded estimates after each step; {} where there was none."""
+    past = {name: np.zeros_like(p) for name, p in case.group("param").items()}
+    after = []
+    for t in range(1, case.steps + 1):
+        new = estimate(t)
+        past = {n: b2 * h + (1 - b2) * new[n] if new else h for n, h in past.items()}
+        after.append(past)
+    return lambda t: after[t - 1]
+
+
+def products(case: Case) -> Callable[[int], dict[str, Any]]:
+    """probe * hvp of step t, where they were recorded."""
+
+    def estimate(t: int) -> dict[str, Any]:
+        hvp = case.group(f"extra/{t}/hvp")
+        return {n: case.arrays[f"extra/{t}/probe/{n}"] * x for n, x in hvp.items()}
+
+    return estimate
+
+
 def end_to_end(
     build: Callable[[Fields, Case, Any], optax.GradientTransformationExtraArgs],
     observe: Callable[[Any], dict[str, Any]] = lambda state: {},
+    *,
+    mean: bool = False,
 ) -> Callable[[Case, str], None]:
     """A replay that gives the transform the recorded objective and draws."""
 
@@ -126,7 +158,9 @@ def end_to_end(
         f.done()
         told = lambda t: jnp.asarray(case.arrays[f"extra/{t}/objective/c"], dtype)
         extra = lambda c: {"obj_fn": objective(case, c)}
-        replay(tx, case, dtype, told, extra, observe)
+        b2 = case.meta["hyperparameters"].get("b2", 0.0)
+        kept = averages(case, b2, products(case)) if mean else None
+        replay(tx, case, dtype, told, extra, observe, kept)
 
     return run
 
@@ -206,7 +240,11 @@ def sophia_authors(case: Case, dtype: str) -> None:
         square = {k: jnp.asarray(size * g * g, dtype) for k, g in here.items()}
         return {"hessian_diag": square, "hessian_fresh": jnp.asarray(bool(sampled))}
 
-    replay(tx, case, dtype, told, lambda now: now)
+    squares = lambda t: {
+        k: size * g * g for k, g in case.group(f"extra/{t - 1}/sampled_grad").items()
+    }
+    mean = averages(case, b2, squares)
+    replay(tx, case, dtype, told, lambda now: now, mean=mean)
 
 
 def oasis_case(*, full_batch: bool) -> Callable[..., Any]:
@@ -234,9 +272,9 @@ REPLAYS = {
     "adahessian, per-coordinate with conv-kernel averaging (vision code)": ADAHESSIAN,
     "sophia_g (authors' code)": sophia_authors,
     "sophia_h paper Algorithm 3 (no bias correction, curvature refreshed before use, "
-    "Gaussian probe)": end_to_end(sophia_paper),
+    "Gaussian probe)": end_to_end(sophia_paper, mean=True),
     "sophia_h as in optax.contrib (bias-corrected momentum, curvature refreshed after "
-    "use)": end_to_end(sophia_optax),
+    "use)": end_to_end(sophia_optax, mean=True),
     "oasis, adaptive step, deterministic": end_to_end(
         oasis_case(full_batch=True), step_size
     ),

@@ -88,6 +88,28 @@ class Case:
         suffix = "" if dtype == "float64" else "_float32"
         return {k: float(self.meta.get(k + suffix, 0.0)) for k in ("rtol", "atol")}
 
+    def tolerance_of(self, dtype: str, name: str) -> dict[str, float]:
+        """The same for a leaf of the parameters.
+
+        Some files say how far float32 strayed from float64, as a fraction of the way
+        that the leaf goes. Ten times that is allowed, and 1e-5 in any case.
+        """
+        if dtype == "float64" or "float32_deviation" not in self.meta:
+            return self.tolerance(dtype)
+        way = self.arrays[f"after/{self.steps}/{name}"] - self.arrays[f"param/{name}"]
+        return {"rtol": 0.0, "atol": self.deviation * float(np.max(np.abs(way)))}
+
+    @property
+    def deviation(self) -> float:
+        """What of float32 is allowed, as a fraction."""
+        return max(10 * float(self.meta["float32_deviation"]), 1e-5)
+
+    def tolerance_of_statistic(self, dtype: str) -> dict[str, float]:
+        """The same for what was recorded beside the parameters."""
+        if dtype == "float64" or "float32_deviation" not in self.meta:
+            return self.tolerance(dtype)
+        return {"rtol": self.deviation, "atol": self.deviation}
+
 
 def cases() -> list[Case]:
     """Every case under the folder, which ORTHOPTAX_GOLDEN may name."""
@@ -114,11 +136,28 @@ class Run:
       prepare: (state, case, dtype) -> state: puts recorded draws into the first state.
       observe: (state before, state after, updates) -> {kind: {leaf: value}}: what to
         hold against 'extra/<t>/<kind>/<leaf>' wherever that was recorded.
+      extra: recorded arrays of the step, and of 'extra/0', -> extra arguments.
+      objective: the same -> the loss as a function of the parameters. The case is then
+        run from it alone: the recorded gradients are held against its own.
+      inputs: the kinds that were recorded as input and are not held against ours.
     """
 
     tx: optax.GradientTransformation
     prepare: Callable[[Any, Case, str], Any] = lambda state, case, dtype: state
     observe: Callable[[Any, Any, Any], dict[str, dict[str, Any]]] = lambda *_: {}
+    extra: Callable[[dict[str, Any]], dict[str, Any]] = lambda recorded: {}
+    objective: Callable[[dict[str, Any]], Callable[[Any], Any]] | None = None
+    inputs: frozenset[str] = frozenset()
+
+    def update(self, grads: Any, state: Any, params: Any, recorded: Any) -> Any:
+        """(gradients, updates, state) of a step."""
+        extra = self.extra(recorded)
+        if self.objective is not None:
+            fn = self.objective(recorded)
+            value, grads = jax.value_and_grad(fn)(params)
+            extra |= {"value": value, "obj_fn": fn, "grad_fn": jax.grad(fn)}
+        tx = optax.with_extra_args_support(self.tx)
+        return grads, *tx.update(grads, state, params, **extra)
 
 
 def replay_steps(run: Any, case: Case, dtype: str) -> None:
@@ -127,20 +166,25 @@ def replay_steps(run: Any, case: Case, dtype: str) -> None:
     cast = lambda tree: {k: jax.numpy.asarray(v, dtype) for k, v in tree.items()}
     params = cast(case.group("param"))
     state = run.prepare(run.tx.init(params), case, dtype)
-    update = jax.jit(run.tx.update)
-    seen = set()
+    update = jax.jit(run.update)
+    seen = set(run.inputs)
     for t in range(1, case.steps + 1):
-        before = state
-        updates, state = update(cast(case.group(f"grad/{t}")), state, params)
+        before, given = state, cast(case.group(f"grad/{t}"))
+        recorded = cast(case.group("extra/0") | case.group(f"extra/{t}"))
+        grads, updates, state = update(given, state, params, recorded)
+        for name, want in case.group(f"grad/{t}").items():
+            what = f"step {t}, gradient, {name}"
+            close(grads[name], want, what, **case.tolerance_of_statistic(dtype))
         params = optax.apply_updates(params, updates)
         after = case.group(f"after/{t}")
         assert set(params) == set(after)
         for name, want in after.items():
-            close(params[name], want, f"step {t}, {name}", **case.tolerance(dtype))
+            allowed = case.tolerance_of(dtype, name)
+            close(params[name], want, f"step {t}, {name}", **allowed)
         for kind, values in run.observe(before, state, updates).items():
             for name, want in case.group(f"extra/{t}/{kind}").items():
                 what = f"step {t}, {kind}, {name}"
-                close(values[name], want, what, **case.tolerance(dtype))
+                close(values[name], want, what, **case.tolerance_of_statistic(dtype))
                 seen.add(kind)
     recorded = {k.split("/")[2] for k in case.arrays if re.match("extra/[1-9]", k)}
     assert seen == recorded, f"recorded {recorded}, held against ours {seen}"

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from orthoptax import layout, muon, optimizers
 from orthoptax.sharding import whole_matrices
+from tests.conformance.discovery import placed
 from tests.sharding import steps
 from tests.sharding.steps import RATE
 
@@ -153,7 +154,7 @@ def inside(tx, spec, check_vma, axes=frozenset(steps.AXES)):
     return jax.eval_shape(mapped, params())
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.__all__))
+@pytest.mark.parametrize("name", placed())
 def test_every_optimizer_inside_shard_map_asks_for_a_place(name):
     tx = getattr(optimizers, name)(RATE)
     with pytest.raises(ValueError, match="place: ") as error:

@@ -11,7 +11,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from orthoptax.curvature import hutchinson
+from orthoptax.curvature import hutchinson, normal, rademacher
+from orthoptax.curvature.probes import draw
 from orthoptax.transforms import with_curvature
 from tests.sharding.steps import jit
 
@@ -104,6 +105,34 @@ def test_jit(kind, cut):
 
     compiled = jit(update)
     assert_equal(run(cut_update, start, batch))
+
+
+def test_a_probe_lies_where_its_leaf_lies():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    leaf = jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh, P("x")))
+    seen = []
+
+    def drawn(leaf):
+        z = draw(rademacher, jax.random.key(0), {"w": leaf}, 0, 0)["w"]
+        seen.extend([jax.typeof(z).sharding.spec, jax.typeof(leaf).sharding.spec])
+        return z
+
+    with jax.set_mesh(mesh):
+        jax.jit(drawn).trace(leaf)
+    assert seen == [P("x", None)] * 2
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_parts_of_a_leaf_have_probes_of_their_own(check_vma):
+    """Where `shard_map` tracks it: else all parts look alike, and nothing can tell."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    key = lambda: jax.random.key(0)
+    drawn = lambda leaf: draw(normal, key(), {"w": leaf}, 0, 0)["w"]
+    mapped = jax.shard_map(
+        drawn, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=check_vma
+    )
+    z = np.asarray(jit(mapped)(jnp.ones((8, 2))))
+    assert len(np.unique(z, axis=0)) == (8 if check_vma else 1)
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

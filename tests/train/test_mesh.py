@@ -21,6 +21,7 @@ from orthoptax.train import (
     tasks,
 )
 from orthoptax.train.main import main
+from tests.conformance.discovery import placed
 
 SHAPE = models.Shape(width=16, layers=2, heads=2, length=8, batch=8, validation=2)
 STEPS, INTERVAL = 6, 2
@@ -127,7 +128,7 @@ def test_parameters_and_momentum_are_cut_from_the_first_step(trainer):
 def test_all_of_ours_are_given_the_place(small):
     found = names.constructors([*optimizers.__all__, CHAIN])
     task, told = meshes.onto("fsdp=4,tp=2", small, found)
-    for name in optimizers.__all__:
+    for name in placed():
         assert told[name].keywords["place"].mesh == task.where.mesh
     assert told[CHAIN].place.mesh == task.where.mesh
 

@@ -27,6 +27,7 @@ from orthoptax.sharding.hardware import HARDWARE, Hardware
 from orthoptax.sharding.models import model, specs
 from orthoptax.sharding.traced import Flops
 from orthoptax.transforms import orthogonalize
+from tests.conformance.discovery import placed
 
 LAYERS, DEVICES, FLOAT = 4, 8, 4
 SHAPES = {"in": (96, 288), "out": (96, 96), "up": (96, 384), "down": (384, 96)}
@@ -136,7 +137,7 @@ def test_bytes_and_collectives_are_those_of_the_compiled_program(case, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", optimizers.__all__)
+@pytest.mark.parametrize("name", placed())
 @pytest.mark.parametrize("case", ["both", "dp"])
 def test_every_optimizer_is_priced_as_the_compiled_program(case, name):
     make = getattr(optimizers, name)

@@ -56,12 +56,15 @@ def test_nothing_moves_before_the_first_estimate(x64):
 
 
 def test_a_step_that_moved_nothing_keeps_the_length(x64):
-    w = arrays([1.0], [1.0], [0.5])
-    seen, state = take(
-        secant_step(0.5, full_batch=True), w, w, arrays([1.0], [1.0], [1.0])
+    # The gradient of another batch: the secant would be 0, and 0 for ever after.
+    w, g, d = (
+        arrays([1.0], [1.0], [0.5]),
+        arrays([1.0], [2.0], [1.5]),
+        [jnp.ones(1)] * 3,
     )
-    np.testing.assert_allclose(seen[1], [-0.5])
-    np.testing.assert_allclose(seen[2], [-0.25])  # the secant is 0.5 / (2 * 0.5)
+    seen, state = take(secant_step(0.5, full_batch=True), w, g, d)
+    np.testing.assert_allclose(seen[1], [-0.5 * 2.0])
+    np.testing.assert_allclose(seen[2], [-0.5 * 1.5])  # 0.5 / (2 * 0.5)
     assert np.isfinite(state.ratio)
 
 
