@@ -44,8 +44,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import orthoptax
 from orthoptax.sharding import count, whole_matrices
-from orthoptax.sharding.models import specs as specs_for
 from orthoptax.sharding.parts import in_parts
+from orthoptax.sharding.planning.models import specs as specs_for
 from orthoptax.sharding.state import state_specs
 
 text = b"".join(pathlib.Path(m.__file__).read_bytes() for m in (argparse, ast))

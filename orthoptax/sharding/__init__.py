@@ -7,10 +7,10 @@ that of every named optimizer, `whole_matrices` puts matrices together by one ex
 """
 
 from orthoptax.sharding.automatic import automatic
-from orthoptax.sharding.collectives import Collective
-from orthoptax.sharding.counting import Counted, count
+from orthoptax.sharding.compiled.collectives import Collective
+from orthoptax.sharding.compiled.counting import Counted, count
 from orthoptax.sharding.parts import in_parts
-from orthoptax.sharding.plan import Plan, plan
+from orthoptax.sharding.planning.plan import Plan, plan
 from orthoptax.sharding.state import average, per_replica, state_specs, synchronize
 from orthoptax.sharding.whole import whole_matrices
 

@@ -11,12 +11,12 @@ from orthoptax._axes import varying
 from orthoptax._check import message
 from orthoptax._types import Place
 from orthoptax.layout.links import Leaf, MatrixLinks, here
-from orthoptax.sharding.calls import call
-from orthoptax.sharding.candidates import cheapest, compared
 from orthoptax.sharding.context import seen_sharding
-from orthoptax.sharding.hardware import hardware_of
 from orthoptax.sharding.parts import InParts
-from orthoptax.sharding.question import Question
+from orthoptax.sharding.planning.calls import call
+from orthoptax.sharding.planning.candidates import cheapest, compared
+from orthoptax.sharding.planning.hardware import hardware_of
+from orthoptax.sharding.planning.question import Question
 from orthoptax.sharding.whole import WholeMatrices
 
 Leaves = Mapping[str, Any]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A comparison on a mesh of devices: how it is cut, and what the optimizers are told.
 
-Parameters are cut as `orthoptax.sharding.models.specs` says, batches over 'dp' and
-'fsdp'; every optimizer of ours is given `whole_matrices`. Stock ones are left to the
-compiler. Only rounding tells the numbers from those of one device.
+Parameters are cut as `orthoptax.sharding.planning.models.specs` says, batches over 'dp'
+and 'fsdp'; every optimizer of ours is given `whole_matrices`. Stock ones are left to
+the compiler. Only rounding tells the numbers from those of one device.
 """
 
 import functools
@@ -18,7 +18,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from orthoptax._types import Place
-from orthoptax.sharding.models import specs as usual_specs
+from orthoptax.sharding.planning.models import specs as usual_specs
 from orthoptax.sharding.state import state_specs
 from orthoptax.sharding.whole import whole_matrices
 from orthoptax.train.chains import ChainOptimizer

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 
 from orthoptax import optimizers
 from orthoptax._types import Place
-from orthoptax.sharding.hardware import HARDWARE
-from orthoptax.sharding.models import AXES, MODELS, model, read_shapes, specs
-from orthoptax.sharding.plan import Plan
-from orthoptax.sharding.plan import plan as compare_placements
+from orthoptax.sharding.planning.hardware import HARDWARE
+from orthoptax.sharding.planning.models import AXES, MODELS, model, read_shapes, specs
+from orthoptax.sharding.planning.plan import Plan
+from orthoptax.sharding.planning.plan import plan as compare_placements
 from orthoptax.train.config import UsageError, parts, unknown
 
 RATE = 0.02  # of the optimizer that is traced; no cost depends on it

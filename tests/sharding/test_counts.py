@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from orthoptax import muon, normuon
 from orthoptax.sharding import whole_matrices
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 from tests.sharding import steps
 from tests.sharding.steps import OVER_8, RATE
 

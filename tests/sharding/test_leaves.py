@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from orthoptax import normuon
 from orthoptax.layout import flax
 from orthoptax.sharding import whole_matrices
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 from tests import zoo
 from tests.sharding import steps
 from tests.sharding.steps import OVER_8, RATE

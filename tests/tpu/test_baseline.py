@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 from tests.tpu.topologies import compile, mesh
 
 LAYERS = 12

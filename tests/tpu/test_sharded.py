@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from orthoptax import dion, muon, normuon
 from orthoptax.matrix import newton_schulz
 from orthoptax.sharding import count, in_parts, plan, state_specs, whole_matrices
-from orthoptax.sharding.models import model, specs
+from orthoptax.sharding.planning.models import model, specs
 from tests.tpu.topologies import compile, mesh
 
 RATE = 0.02

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 from tests.tpu.topologies import compile, mesh
 
 WIDTHS = [

@@ -20,7 +20,7 @@ from orthoptax.curvature import (
     reverse_over_reverse,
 )
 from orthoptax.curvature.probes import codes, draw
-from orthoptax.sharding.traced import traced_flops
+from orthoptax.sharding.planning.traced import traced_flops
 
 DRAWS = 4000
 

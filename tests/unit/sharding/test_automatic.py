@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from orthoptax import muon
 from orthoptax.matrix import gram_newton_schulz
 from orthoptax.sharding import count
-from orthoptax.sharding.hardware import HARDWARE, hardware_of
+from orthoptax.sharding.planning.hardware import HARDWARE, hardware_of
 
 WIDE = (64, 1024)
 GRAM = functools.partial(muon, 0.02, polar=gram_newton_schulz())

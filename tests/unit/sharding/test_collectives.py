@@ -3,7 +3,7 @@
 
 import pytest
 
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 
 ADD = """
 %add (a: f32[], b: f32[]) -> f32[] {

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from orthoptax.layout.stacks import map_stacks
 from orthoptax.matrix import JORDAN, newton_schulz
-from orthoptax.sharding.counting import Counted, count
+from orthoptax.sharding.compiled.counting import Counted, count
 from tests.eight import eight
 
 N = 16
@@ -284,7 +284,7 @@ PROGRAM = """
 import json, sys
 import jax, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 
 mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
 fn = jax.shard_map(lambda x: jax.lax.all_gather(x, "d"), mesh=mesh, in_specs=P("d"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 
 
 def shape(*dims, dtype=jnp.float32):

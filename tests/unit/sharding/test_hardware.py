@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from orthoptax.sharding.hardware import HARDWARE, Hardware, hardware
+from orthoptax.sharding.planning.hardware import HARDWARE, Hardware, hardware
 
 MINE = Hardware("mine", 1.0, 2.0, 3.0, 4.0, 5.0, "measured")
 FIGURES = ("flops_float32", "flops_bfloat16", "hbm_bytes", "hbm_bandwidth")

@@ -3,7 +3,7 @@
 
 import pytest
 
-from orthoptax.sharding.hlo import Shape, parse
+from orthoptax.sharding.compiled.hlo import Shape, parse
 
 
 def line(text):

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from orthoptax.layout import describe, equinox, flax
 from orthoptax.layout.names import named_leaves
-from orthoptax.sharding.models import AXES, MODELS, model, read_shapes, specs
+from orthoptax.sharding.planning.models import AXES, MODELS, model, read_shapes, specs
 
 # Published totals. GPT-2 and Llama: the parameter counts of the checkpoints
 # (openai-community/gpt2*, meta-llama/*). DeepSeek-V3: those of its main model, 671B in

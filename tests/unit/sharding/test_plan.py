@@ -20,12 +20,12 @@ from orthoptax.layout import here, on_matrices
 from orthoptax.matrix import gram_newton_schulz, newton_schulz
 from orthoptax.sharding import Plan, count, plan
 from orthoptax.sharding.assign import Job, assign, excess
-from orthoptax.sharding.calls import calls
 from orthoptax.sharding.context import by_name
-from orthoptax.sharding.cost import exchange_cost
-from orthoptax.sharding.hardware import HARDWARE, Hardware
-from orthoptax.sharding.models import model, specs
-from orthoptax.sharding.traced import Flops
+from orthoptax.sharding.planning.calls import calls
+from orthoptax.sharding.planning.cost import exchange_cost
+from orthoptax.sharding.planning.hardware import HARDWARE, Hardware
+from orthoptax.sharding.planning.models import model, specs
+from orthoptax.sharding.planning.traced import Flops
 from orthoptax.transforms import orthogonalize
 from tests.conformance.discovery import placed
 

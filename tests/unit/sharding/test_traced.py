@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from orthoptax.sharding import count
-from orthoptax.sharding.traced import times, traced_flops
+from orthoptax.sharding.planning.traced import times, traced_flops
 
 N, M = 8, 12
 TALL, SQUARE = (3, M, N), (3, N, N)

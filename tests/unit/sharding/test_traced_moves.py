@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from orthoptax.sharding.traced_moves import traced_on_parts
+from orthoptax.sharding.planning.traced_moves import traced_on_parts
 
 SIZES = {"a": 4, "b": 2}
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7))

@@ -3,7 +3,7 @@
 
 import pytest
 
-from orthoptax.sharding.counting import count
+from orthoptax.sharding.compiled.counting import count
 
 STATE = "(s32[]{:T(128)}, f32[4,4]{1,0:T(8,128)}, s32[]{:T(128)})"
 PRODUCT = 2 * 4**3

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from orthoptax._check import message
-from orthoptax.sharding.hlo import Computation, Operation
+from orthoptax.sharding.compiled.hlo import Computation, Operation
 
 # Bytes that a device receives, of result bytes b in a group of w, if the devices of a
 # group stand in a ring and no part is sent twice; of a ragged exchange, at most.

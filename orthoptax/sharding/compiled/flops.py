@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 
 from orthoptax._check import message
-from orthoptax.sharding.hlo import Computation, Operation, Shape
+from orthoptax.sharding.compiled.hlo import Computation, Operation, Shape
 
 # What a compiler names a routine, and its cost for one matrix: `a` is the first array
 # it takes, `b` the last, `out` the first it returns. Eigenvalues, singular values: with

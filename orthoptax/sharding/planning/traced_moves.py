@@ -9,8 +9,8 @@ import jax
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from orthoptax.sharding.collectives import Collective
-from orthoptax.sharding.traced import Flops, flops_of, programs_within
+from orthoptax.sharding.compiled.collectives import Collective
+from orthoptax.sharding.planning.traced import Flops, flops_of, programs_within
 
 MOVES = {  # what JAX calls a collective: what a compiler makes of it
     "psum": "all-reduce",

@@ -5,10 +5,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from orthoptax.sharding.collectives import Collective
+from orthoptax.sharding.compiled.collectives import Collective
 from orthoptax.sharding.exchange import Exchange
-from orthoptax.sharding.hardware import Hardware
-from orthoptax.sharding.traced import Flops, times
+from orthoptax.sharding.planning.hardware import Hardware
+from orthoptax.sharding.planning.traced import Flops, times
 from orthoptax.sharding.units import Kind
 
 KERNEL = 3  # arrays as large as the matrix that a kernel holds at a time, and squares

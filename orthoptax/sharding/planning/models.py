@@ -22,7 +22,13 @@ from orthoptax.layout.leaves import parameters
 from orthoptax.layout.names import map_named
 from orthoptax.layout.tables import flax
 from orthoptax.layout.view import MatrixView
-from orthoptax.sharding.architectures import ARCHITECTURES, Shapes, Tree, nest, twice
+from orthoptax.sharding.planning.architectures import (
+    ARCHITECTURES,
+    Shapes,
+    Tree,
+    nest,
+    twice,
+)
 
 AXES = ("dp", "fsdp", "tp", "expert")
 """The mesh axes that `specs` knows."""

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from orthoptax.sharding.flops import ROUTINES
-from orthoptax.sharding.hlo import Shape
+from orthoptax.sharding.compiled.flops import ROUTINES
+from orthoptax.sharding.compiled.hlo import Shape
 
 Flops = Counter[str]
 """{dtype that the products are computed in: operations}."""
@@ -45,7 +45,7 @@ def traced_flops(function: Callable[..., Any], *shapes: Any) -> Flops:
       >>> dict(traced_flops(power, x))
       {'float32': 5120}
 
-    Source: the formulas of `orthoptax.sharding.flops`.
+    Source: the formulas of `orthoptax.sharding.compiled.flops`.
     """
     return flops_of(jax.make_jaxpr(function)(*shapes).jaxpr)
 

@@ -12,9 +12,11 @@ import optax
 from orthoptax._check import is_callable, message
 from orthoptax._types import Compressed, Place
 from orthoptax.layout.links import Leaf, MatrixLinks
-from orthoptax.sharding.collectives import Collective
+from orthoptax.sharding.compiled.collectives import Collective
 from orthoptax.sharding.cuts import Cuts, cuts_of
 from orthoptax.sharding.exchange import Exchange
+from orthoptax.sharding.planning.traced import Flops, times, traced_flops
+from orthoptax.sharding.planning.traced_moves import traced_on_parts
 from orthoptax.sharding.schedule import (
     Grouped,
     Request,
@@ -22,8 +24,6 @@ from orthoptax.sharding.schedule import (
     grouped,
     scheduled,
 )
-from orthoptax.sharding.traced import Flops, times, traced_flops
-from orthoptax.sharding.traced_moves import traced_on_parts
 from orthoptax.sharding.units import Field, Kind, Path
 from orthoptax.sharding.work import Work
 

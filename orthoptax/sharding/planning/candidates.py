@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from orthoptax._types import Place
 from orthoptax.layout.links import here
-from orthoptax.sharding.cost import Cost
 from orthoptax.sharding.parts import InParts
-from orthoptax.sharding.question import Question
+from orthoptax.sharding.planning.cost import Cost
+from orthoptax.sharding.planning.question import Question
 from orthoptax.sharding.whole import WholeMatrices
 
 

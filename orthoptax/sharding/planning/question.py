@@ -7,19 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orthoptax.sharding.calls import Call
-from orthoptax.sharding.cost import (
+from orthoptax.sharding.cuts import local_shape, parts_of
+from orthoptax.sharding.parts import InParts, stays
+from orthoptax.sharding.planning.calls import Call
+from orthoptax.sharding.planning.cost import (
     Cost,
     exchange_cost,
     kernel_bytes,
     total,
 )
-from orthoptax.sharding.cuts import local_shape, parts_of
-from orthoptax.sharding.hardware import Hardware
-from orthoptax.sharding.notes import notes
-from orthoptax.sharding.parts import InParts, stays
+from orthoptax.sharding.planning.hardware import Hardware
+from orthoptax.sharding.planning.notes import notes
+from orthoptax.sharding.planning.traced_moves import mesh_of, traced_on_mesh
 from orthoptax.sharding.schedule import Schedule
-from orthoptax.sharding.traced_moves import mesh_of, traced_on_mesh
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a plan says of each exchange, in words."""
 
-from orthoptax.sharding.cost import Cost
 from orthoptax.sharding.exchange import Exchange
+from orthoptax.sharding.planning.cost import Cost
 
 
 def notes(exchange: Exchange, cost: Cost) -> tuple[str, ...]:

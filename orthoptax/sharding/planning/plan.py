@@ -19,13 +19,13 @@ from orthoptax.layout.leaves import parameters
 from orthoptax.layout.wrap import on_matrices
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.orientation import small_side_first
-from orthoptax.sharding.calls import Optimizer, calls
-from orthoptax.sharding.candidates import Candidate, cheapest, compared
 from orthoptax.sharding.context import by_name
-from orthoptax.sharding.cost import Cost
-from orthoptax.sharding.hardware import Hardware, hardware
-from orthoptax.sharding.models import specs as usual_specs
-from orthoptax.sharding.question import Question
+from orthoptax.sharding.planning.calls import Optimizer, calls
+from orthoptax.sharding.planning.candidates import Candidate, cheapest, compared
+from orthoptax.sharding.planning.cost import Cost
+from orthoptax.sharding.planning.hardware import Hardware, hardware
+from orthoptax.sharding.planning.models import specs as usual_specs
+from orthoptax.sharding.planning.question import Question
 
 COLUMNS = (
     "placement", "result MB", "ring MB", "collectives", "GFLOP", "temp. MB",
@@ -157,8 +157,9 @@ def plan(
       mesh_shape: {axis: size}, or a mesh. With a mesh of devices, `place` carries it;
         else it is the one that is set where the optimizer is called.
       specs: a tree of PartitionSpec, those of `params`; None: those that
-        `orthoptax.sharding.models.specs` gives parameters of these names.
-      hardware: a name in `orthoptax.sharding.hardware.HARDWARE`, or a `Hardware`.
+        `orthoptax.sharding.planning.models.specs` gives parameters of these names.
+      hardware: a name in `orthoptax.sharding.planning.hardware.HARDWARE`, or a
+        `Hardware`.
       optimizer: optimizer(place), for example `lambda place: muon(0.02, place=place)`;
         None: five stages of Newton-Schulz on every matrix. Static.
       transport: see `whole_matrices`. Static.
@@ -174,7 +175,7 @@ def plan(
       >>> best.to_dict()["placements"][1]["result_bytes"]
       65536
 
-    Source: ours; byte formulas as in `orthoptax.sharding.collectives`.
+    Source: ours; byte formulas as in `orthoptax.sharding.compiled.collectives`.
     """
     named = parameters(params, "plan")
     sizes, mesh = _mesh(mesh_shape)

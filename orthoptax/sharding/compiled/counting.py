@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import jax
 
 from orthoptax._check import message
-from orthoptax.sharding.collectives import Collective, collective
-from orthoptax.sharding.flops import factorization, products
-from orthoptax.sharding.hlo import Computation, Module, Operation, parse
-from orthoptax.sharding.trips import trip_count
+from orthoptax.sharding.compiled.collectives import Collective, collective
+from orthoptax.sharding.compiled.flops import factorization, products
+from orthoptax.sharding.compiled.hlo import Computation, Module, Operation, parse
+from orthoptax.sharding.compiled.trips import trip_count
 
 CALLS = ("calls", "to_apply", "called_computations")
 BRANCHES = ("branch_computations", "true_computation", "false_computation")

@@ -4,7 +4,7 @@
 import re
 from typing import NamedTuple
 
-from orthoptax.sharding.hlo import Computation, Module, Operation
+from orthoptax.sharding.compiled.hlo import Computation, Module, Operation
 
 KNOWN = re.compile(r"known_trip_count\W+n\W+(\d+)")  # CPU and GPU; TPU writes none
 SAME = {"bitcast", "convert", "copy", "copy-done", "reshape"}  # of a scalar
