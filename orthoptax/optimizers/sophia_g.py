@@ -25,6 +25,7 @@ def sophia_g(
     b2: ArrayLike = 0.99,
     eps: ArrayLike = 1e-15,
     gamma: ArrayLike = 0.04,
+    clip_threshold: ArrayLike | None = 1.0,
     weight_decay: ArrayLike = 0.1,
     mu_dtype: DTypeLike | None = None,
     estimator: Estimator | None = None,
@@ -40,7 +41,7 @@ def sophia_g(
 
         M <- b1 M + (1 - b1) G
         H <- b2 H + (1 - b2) B g * g              at the steps k, 2 k, ... from 0
-        U <- clip(M / (gamma H + eps), -1, 1)
+        U <- clip(M / (gamma H + eps), -tau, tau)
         W <- W - lr (U + wd W)
 
     Args:
@@ -50,6 +51,7 @@ def sophia_g(
       eps: added to the denominator. Traceable.
       gamma: the authors' rho; keep the state's `win_rate` in 0.1 to 0.5 by it; they run
         0.05 for 125M parameters, 0.08 for 355M. Traceable.
+      clip_threshold: tau, the authors' is 1; None: no clipping. Traceable.
       weight_decay: decoupled, of all leaves; they run 0.2. Traceable.
       mu_dtype: dtype of M; None: the parameter's. Static.
       estimator: see `orthoptax.curvature`; None: `gauss_newton_bartlett()`. Static.
@@ -90,7 +92,12 @@ def sophia_g(
     chain = optax.chain(
         momentum(b1, nesterov=False, mu_dtype=mu_dtype),
         divide_by_curvature_mean(
-            b2, gamma=gamma, eps=eps, refresh_first=True, denominator=jnp.add
+            b2,
+            gamma=gamma,
+            eps=eps,
+            clip_threshold=clip_threshold,
+            refresh_first=True,
+            denominator=jnp.add,
         ),
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),

@@ -48,7 +48,7 @@ update is multiplied where others say that it is unchanged.
 """
 ABSOLUTE = {
     "adago": {"gamma": 3e38, "initial": 0.0, "eps": 0.0},
-    "sophia_g": {"eps": 1e10, "weight_decay": 0.0},
+    "sophia_g": {"eps": 1e10, "clip_threshold": 1e30, "weight_decay": 0.0},
     "sophia_h": {"eps": 1e10, "clip_threshold": 1e30, "weight_decay": 0.0},
 }
 """Optimizers that compare the gradient with a number of their own, and the arguments
@@ -286,6 +286,8 @@ PARTS = (
     "with_statistics", "weight_norm", "on_matrices", "by_layout",
 )  # fmt: skip
 """These optimizers, and parts of every kind of state, meet all laws in any suite."""
+ALIKE = {"divide_by_curvature_abs_floor", "divide_by_curvature_mean", "secant_step"}
+"""Parts whose state is of the kind of another, which meets the laws in any suite."""
 
 
 def law(
@@ -308,7 +310,8 @@ def law(
 
 def parts(subject: Subject) -> bool:
     """For `law`: all parts, as optimizers are chains of them, and two optimizers."""
-    return not subject.is_optimizer or subject.name in WHOLE
+    part = not subject.is_optimizer and subject.name not in ALIKE
+    return part or subject.name in WHOLE
 
 
 def sample(subject: Subject) -> bool:
