@@ -12,9 +12,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.py"))
 
 
 def test_the_promised_notebooks_are_there():
-    assert {"quick_start", "layouts", "recombine", "sharding"} <= {
-        path.stem for path in NOTEBOOKS
-    }
+    promised = {"quick_start", "layouts", "recombine", "sharding", "curvature"}
+    assert promised <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.slow  # two minutes; the lane `docs` runs them

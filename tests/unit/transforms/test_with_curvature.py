@@ -9,9 +9,15 @@ import pytest
 from jax import lax
 
 from orthoptax.curvature import exact_diagonal, given, hutchinson
-from orthoptax.layout import by_layout, on_full_params
+from orthoptax.layout import by_layout, on_full_params, on_matrices
+from orthoptax.matrix import svd
 from orthoptax.optimizers import adahessian, muon, oasis, sophia_g, sophia_h
-from orthoptax.transforms import divide_by_curvature_mean, with_curvature
+from orthoptax.transforms import (
+    divide_by_curvature_abs_floor,
+    divide_by_curvature_mean,
+    orthogonalize,
+    with_curvature,
+)
 
 W = jnp.asarray([1.0, -2.0, 3.0])
 
@@ -268,6 +274,20 @@ def test_beside_orthogonalized_matrices_by_labels():
     assert all(np.all(np.asarray(h) >= 0) for h in jax.tree.leaves(curvature))
     assert len(jax.tree.leaves(curvature)) == 2
     assert all(np.all(np.isfinite(u)) for u in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_before_and_after_orthogonalization(rng, before):
+    g, d = rng.normal(size=(2, 4, 6))
+    polar, rule = on_matrices(orthogonalize(svd())), divide_by_curvature_abs_floor()
+    tx = with_curvature(optax.chain(*((rule, polar) if before else (polar, rule))),
+                        given())  # fmt: skip
+    tree = lambda x: {"dense": {"kernel": jnp.asarray(x, jnp.float32)}}
+    update = jax.jit(lambda g, d: tx.update(g, tx.init(g), g, hessian_diag=d)[0])
+    found = update(tree(g), tree(d))["dense"]["kernel"]
+    size = np.maximum(np.abs(d), 1e-3)
+    u, _, v = np.linalg.svd(g / size if before else g, full_matrices=False)
+    np.testing.assert_allclose(found, u @ v if before else u @ v / size, rtol=1e-3)
 
 
 def test_a_key_decides_the_draws_and_may_be_donated():
