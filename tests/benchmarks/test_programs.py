@@ -84,7 +84,7 @@ def test_every_program_is_tested():
     assert list(SMALL) == PROGRAMS
 
 
-LONG = {"replicate", "sharded"}  # twenty seconds and more
+LONG = {"curvature", "replicate", "sharded"}  # twenty seconds and more
 
 
 @pytest.mark.parametrize(
