@@ -71,7 +71,8 @@ def precondition_polynomial(
         sums = jnp.stack([jnp.asarray(p).astype(widest) for p in traces])
         # B over its trace has the same P/e, and powers that stay in range.
         unit = sums[0]
-        sums = sums / unit ** jnp.arange(1, len(traces) + 1).astype(widest)
+        for j in range(len(traces)):  # tr(B^j) over the trace j times: no power of it
+            sums = sums.at[j:].divide(unit)
         wide = jax.tree.map(lambda u: u.astype(_tree.real_dtype(u)), updates)
         over = lambda tree: jax.tree.map(lambda x: x / unit.astype(x.dtype), tree)
         product = matvec
