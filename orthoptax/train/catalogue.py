@@ -23,6 +23,7 @@ FAMILIES = (  # order of the table; a family that is not here comes last
     "One-sided",
     "Low rank and sparse",
     "Curvature",
+    "Step size",
     "Without products",
 )
 ROWS, COLS = 3072, 768  # the matrix that bytes per parameter are given for

@@ -179,8 +179,8 @@ def _solve(
         return s.go & (s.size > least) & (s.products < max_products)
 
     size = inner(start, first)
-    x = jax.tree.map(lambda r: jnp.where(jnp.isnan(size), r, 0), start)  # NaN is shown
+    x = jax.tree.map(jnp.zeros_like, start)
     begun = _Solve(x, start, first, size, jnp.zeros((), jnp.int32), size > 0)
     solved = lax.while_loop(unsolved, body, begun)
-    x = jax.tree.map(lambda x: unit.astype(x.dtype) * x, solved.x)
+    x = jax.tree.map(lambda x: unit.astype(x.dtype) * x, solved.x)  # NaN if G has one
     return solved._replace(x=x)

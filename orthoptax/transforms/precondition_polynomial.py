@@ -69,7 +69,7 @@ def precondition_polynomial(
             return updates, state
         widest = _tree.real_dtype(updates)
         sums = jnp.stack([jnp.asarray(p).astype(widest) for p in traces])
-        # B over its trace has the same P/e, and powers that stay in range.
+        # B over its trace has the same P/e, and terms near 1.
         unit = sums[0]
         sums = sums / unit ** jnp.arange(1, len(traces) + 1).astype(widest)
         wide = jax.tree.map(lambda u: u.astype(_tree.real_dtype(u)), updates)

@@ -60,6 +60,15 @@ def test_gradients_whose_squares_are_no_float32(scale):
     np.testing.assert_allclose(first["a"].astype(np.float64), want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_length_is_kept_as_its_root(scale):
+    g = {k: jnp.asarray(scale * x[0], jnp.float32) for k, x in GRADS.items()}
+    tx = scale_by_induced_metric(b2=0.75, xi=1.0)
+    _, state = tx.update(g, tx.init(g))
+    size = np.sqrt(sum(np.sum(x[0] ** 2) for x in GRADS.values()))
+    np.testing.assert_allclose(state.length / scale, size / 2, rtol=1e-5)
+
+
 def test_a_loss_without_a_logarithm_moves_nothing():
     tx = scale_by_induced_metric(metric=of_log_graph)
     for out in outputs(tx, losses=(0.0, -1.0, 0.0, -5.0)):

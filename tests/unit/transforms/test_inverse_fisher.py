@@ -59,13 +59,24 @@ def test_float32_keeps_its_digits_where_a_difference_would_not():
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
     bad = {**steps()[1], "a": np.asarray([1.0, np.nan, 2.0])}
-    tx = inverse_fisher(3, damping=0.2)
-    got, state = outputs(tx, [steps()[0], bad, steps()[2]])
-    want = expected(3, 0.2, FLAT[[0, 2]])
-    np.testing.assert_allclose(got[0], want[0], rtol=1e-10)
-    assert not np.any(got[1])
-    np.testing.assert_allclose(got[2], want[1], rtol=1e-10)
-    assert (int(state.count), int(state.skipped)) == (3, 1)
+    tx, good = inverse_fisher(3, damping=0.2), [steps()[t] for t in (0, 2, 3)]
+    got, state = outputs(tx, [good[0], bad, *good[1:]])
+    want = expected(3, 0.2, FLAT[[0, 2, 3]])
+    assert not np.any(got.pop(1))
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+    assert (int(state.count), int(state.skipped)) == (4, 1)
+
+
+def test_a_skipped_gradient_leaves_the_window_as_it_was():
+    tx, bad = (
+        inverse_fisher(3),
+        {k: np.full_like(g[0], np.inf) for k, g in GRADS.items()},
+    )
+    (_, before), (_, after) = outputs(tx, steps()[:1]), outputs(tx, [steps()[0], bad])
+    kept = lambda state: jax.tree.leaves((state.cosines, state.norms, state.window))
+    for ours, theirs in zip(kept(after), kept(before), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
