@@ -45,8 +45,10 @@ def squares(params: Any) -> jax.Array:
     return optax.tree.norm(params, squared=True) / 2
 
 
-EXTRA = {  # for optimizers that estimate curvature; nothing of it enters other programs
+EXTRA = {  # for optimizers that ask for it; nothing of it enters other programs
+    "value": 1.0,
     "obj_fn": squares,
+    "grad_fn": jax.grad(squares),
     "logits_fn": squares,
     "sample_fn": lambda key, logits: logits,
     "nll_fn": lambda logits, labels: (logits, 1),

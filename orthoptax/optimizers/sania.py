@@ -48,7 +48,7 @@ def sania(
         `divide_by_mean_square(0.999, floor=0.1)`. Static.
     State:
       step_size: the last lambda.
-      inner: the state of `metric`, by default `root`, the square root of V.
+      inner: the state of `metric`, by default `size`, the square root of V.
       count: int32 scalars.
       Memory: m*n + 1 numbers a matrix of m rows and n columns; the one is the tree's.
     Returns: a `GradientTransformationExtraArgs` that needs `value`, and what `metric`

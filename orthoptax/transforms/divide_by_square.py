@@ -18,11 +18,11 @@ from orthoptax.transforms._tree import real_dtype
 class DivideBySquareState(NamedTuple):
     """State of `divide_by_mean_square` and `divide_by_sum_of_squares`.
 
-    count: int32, completed updates. root: like the parameters, float32 or wider.
+    count: int32, completed updates. size: like the parameters, float32 or wider.
     """
 
     count: jax.Array
-    root: optax.Updates
+    size: optax.Updates
 
 
 def divide_by_mean_square(
@@ -48,7 +48,7 @@ def divide_by_mean_square(
       root: take the square root, as Adam and RMSProp do. Static.
     State:
       count: int32 scalar, number of completed updates.
-      root: sqrt(V), like the parameters, float32 or wider; roots stay in range where
+      size: sqrt(V), like the parameters, float32 or wider; roots stay in range where
         squares do not.
     Returns: a `GradientTransformationExtraArgs`, elementwise; G is the extra argument
       `grad` (`with_statistics`), without it the link's input. An entry that was always
@@ -89,7 +89,7 @@ def divide_by_sum_of_squares(
       root: take the square root, as AdaGrad does. Static.
     State:
       count: int32 scalar, number of completed updates.
-      root: sqrt(V), like the parameters, float32 or wider.
+      size: sqrt(V), like the parameters, float32 or wider.
     Returns: a `GradientTransformationExtraArgs`, elementwise; G is the extra argument
       `grad` (`with_statistics`), without it the link's input. An entry that was always
       zero stays zero.
@@ -152,7 +152,7 @@ def _divide(
             return u_new.astype(u.dtype), new.astype(past.dtype)
 
         pairs = jax.tree.map(leaf, updates, updates if grad is None else grad,
-                             state.root)  # fmt: skip
+                             state.size)  # fmt: skip
         pick = lambda i: jax.tree.map(lambda _, pair: pair[i], updates, pairs)
         return pick(0), DivideBySquareState(t, pick(1))
 

@@ -75,4 +75,4 @@ def test_zero_entries_stay_zero():
 
 def test_state_is_float32_for_narrow_parameters():
     state = divide_by_mean_square().init({"w": jnp.ones(3, jnp.bfloat16)})
-    assert state.root["w"].dtype == jnp.float32
+    assert state.size["w"].dtype == jnp.float32
