@@ -16,6 +16,7 @@ from typing import Any
 import optax
 
 from orthoptax import diagnostics, matrix, transforms
+from orthoptax.layout.full import OF_PARAMS
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 
 Transform = optax.GradientTransformation
@@ -109,9 +110,11 @@ def lifts(thing: Any) -> bool:
     """Whether it stands in parameter coordinates whatever it holds.
 
     So does a link that takes a compressor, as its momentum keeps the parameter's shape,
-    and one that takes a layout, as it goes to matrices by itself.
+    one that takes a layout, as it goes to matrices by itself, and one that calls a
+    function of the parameters.
     """
-    return bool({COMPRESSOR, "layout"} & parameters(thing).keys())
+    asks = set(getattr(thing, "needs", ())) & set(OF_PARAMS)
+    return bool(asks or {COMPRESSOR, "layout"} & parameters(thing).keys())
 
 
 def usage(name: str, thing: Any) -> str:

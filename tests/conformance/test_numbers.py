@@ -98,7 +98,7 @@ def feasible(subject, tree):
     return {**tree, "tall": {"kernel": inside(tree["tall"]["kernel"])}}
 
 
-@law(fast=parts)
+@law(fast=sample)
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e20])
 def test_gradients_of_any_scale_stay_finite(subject, scale):
     for steps in (1, 2):
@@ -126,7 +126,7 @@ def test_tiny_gradients_move_every_matrix(subject):
         assert np.max(np.abs(updates[name])) > least, name
 
 
-@law(leaf_by_leaf, fast=parts)
+@law(leaf_by_leaf, fast=sample)
 @pytest.mark.parametrize("name", ["square/kernel", "embed/embedding"])
 def test_nan_stays_in_its_leaf(subject, name):
     updates = first_update(subject, poisoned(name, (0, 0)))
@@ -142,7 +142,7 @@ def test_nan_reaches_every_leaf_or_nothing_moves(subject):
     assert seen in ({(True, True)}, {(False, False)})
 
 
-@law(leaf_by_leaf, fast=parts)
+@law(leaf_by_leaf, fast=sample)
 def test_nan_stays_in_its_layer(subject):
     name = "blocks/up/kernel"
     updates = first_update(subject, poisoned(name, (1, 0, 0)))

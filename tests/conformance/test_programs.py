@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import law, sample
+from tests.conformance.discovery import law, parts, sample
 
 
 def steps(subject, params, gradients):
@@ -22,7 +22,7 @@ def steps(subject, params, gradients):
     return params, state
 
 
-@law()
+@law(fast=parts)
 def test_one_trace(subject):
     # `subject.update` raises if it is traced a second time.
     gradients = [zoo.tree(seed) for seed in (1, 2, 3)]

@@ -8,7 +8,14 @@ import optax
 import orbax.checkpoint as ocp
 
 from tests import zoo
-from tests.conformance.discovery import CURVED, FIRST_STEP, has_rate, law, parts
+from tests.conformance.discovery import (
+    CURVED,
+    FIRST_STEP,
+    has_rate,
+    law,
+    parts,
+    sample,
+)
 from tests.conformance.test_programs import steps
 
 
@@ -33,7 +40,7 @@ def is_key(x):
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-@law(fast=parts)
+@law(fast=sample)
 def test_resume_is_bitwise(subject, tmp_path):
     params, grads = zoo.tree(0, zoo.SMALL), zoo.tree(3, zoo.SMALL)
     cut = steps(subject, params, [zoo.tree(s, zoo.SMALL) for s in (1, 2)])

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from tests import zoo
-from tests.conformance.discovery import has_rate, law, parts
+from tests.conformance.discovery import has_rate, law, parts, sample
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -34,7 +34,7 @@ def test_types_stay(subject, dtype):
     assert updates == zoo.types(params)
 
 
-@law()
+@law(fast=parts)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_types_stay_with_narrow_gradients(subject, dtype):
     # Without stock optax: adamw answers 16-bit gradients in the parameters' float32.
@@ -45,7 +45,7 @@ def test_types_stay_with_narrow_gradients(subject, dtype):
     assert updates == zoo.types(grads)
 
 
-@law(lambda subject: subject.dtypes())
+@law(lambda subject: subject.dtypes(), fast=sample)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("option", DTYPES)
 def test_types_stay_with_each_state_dtype(subject, dtype, option):
@@ -58,7 +58,7 @@ def test_types_stay_with_each_state_dtype(subject, dtype, option):
         assert updates == zoo.types(params)
 
 
-@law(fast=parts)
+@law(fast=sample)
 def test_narrow_parameters_step(subject):
     params = zoo.tree(0, zoo.SMALL, jnp.bfloat16)
     state = subject.init(params)

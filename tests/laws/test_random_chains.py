@@ -127,7 +127,10 @@ def fast():
     return draw(seed=0, count=24)
 
 
-@pytest.mark.parametrize("index", range(24))
+@pytest.mark.parametrize(
+    "index",
+    [pytest.param(i, marks=[pytest.mark.slow] * (i % 2)) for i in range(24)],
+)
 def test_random_chain(index):
     check(fast()[index], STACK)
 

@@ -157,6 +157,7 @@ def kill_when(start, words, ready, number=signal.SIGKILL):
     return process.returncode, output + errors
 
 
+@pytest.mark.slow  # a minute; tests/conformance resumes every kind of state
 def test_killed_and_resumed_equals_uninterrupted(start, run, text, tmp_path, contents):
     def words(name):
         more = ("--steps", 24, "--evaluate-every", 4, "--optimizers", "muon")
