@@ -68,7 +68,8 @@ def joint(monkeypatch):
 def test_numbers_are_those_of_one_device(case, joint):
     (shapes, specs), team = CASES[case]
     ours = steps.sharded("muon", shapes, specs, arguments={"polar": GRAM}, team=team)
-    steps.assert_equal(ours, steps.local("muon", shapes, polar=GRAM))
+    # The Gram form magnifies rounding; the float64 test below is exact.
+    steps.assert_equal(ours, steps.local("muon", shapes, polar=GRAM), 2e-4)
     steps.assert_cut(ours[0][-1], ours[2])
     assert bool(joint) == (case != "odd")
 
