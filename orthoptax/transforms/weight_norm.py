@@ -121,7 +121,7 @@ def _row_links(grow: optax.GradientTransformationExtraArgs) -> tuple[OnParts, On
         return WeightNormRowsState(zeros, grow.init(zeros))
 
     def tangent(
-        u: Any,
+        updates: Any,
         state: Any,
         params: Any = None,
         *,
@@ -129,20 +129,20 @@ def _row_links(grow: optax.GradientTransformationExtraArgs) -> tuple[OnParts, On
         **extra: Any,
     ) -> Any:
         del extra
-        rows = _rows(named_leaves(u), named_leaves(params), parts)
+        rows = _rows(named_leaves(updates), named_leaves(params), parts)
         own = lambda n, g, w, norm: _tangent(g, w, norm, rows[n])
-        return map_named(own, u, params, state.norm), state
+        return map_named(own, updates, params, state.norm), state
 
     def arrive(
-        u: Any,
+        updates: Any,
         state: Any,
-        params: Any,
+        params: Any = None,
         *,
-        grad: Any,
+        grad: Any = None,
         parts: Mapping[str, Part] | None = None,
         **extra: Any,
     ) -> Any:
-        steps, weights = named_leaves(u), named_leaves(params)
+        steps, weights = named_leaves(updates), named_leaves(params)
         rows = _rows(named_leaves(grad), weights, parts, steps)
         pick = lambda i: map_named(lambda n, _: rows[n][i], state.norm)
         grown, magnitude = grow.update(pick(1), state.magnitude, pick(0), **extra)
@@ -150,7 +150,7 @@ def _row_links(grow: optax.GradientTransformationExtraArgs) -> tuple[OnParts, On
         after = {
             n: _arrive(steps[n], weights[n], norms[n], grown[n], rows[n]) for n in steps
         }
-        own = lambda i: map_named(lambda n, _: after[n][i], u)
+        own = lambda i: map_named(lambda n, _: after[n][i], updates)
         return own(0), WeightNormRowsState(own(1), magnitude)
 
     return OnParts(init_rows, tangent), OnParts(init_rows, arrive)
