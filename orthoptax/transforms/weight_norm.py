@@ -68,7 +68,8 @@ def weight_norm(
       direction: the state of `direction`.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and is a whole
       optimizer; leaves that are not matrices go through `direction` alone. Rows with
-      no step at all stay as they are, bit for bit.
+      no step at all stay as they are, bit for bit. On a mesh, where columns are cut,
+      a row of a step longer than 1e19 overflows.
     Raises: ValueError in `init` for a leaf the layout cannot decide, in `update` for an
       empty tree or if `params` is missing; TypeError for integer matrices.
     Example:

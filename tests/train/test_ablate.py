@@ -107,10 +107,12 @@ def test_the_folder_holds_table_plot_and_lines(whole, contents):
 
 def test_all_chains_begin_at_the_same_loss(whole):
     rows = results.read(whole[0] / "digits" / "curves.jsonl")
-    first = {
-        (r["seed"], round(r["validation_loss"], 5)) for r in rows if r["step"] == 0
-    }
-    assert len(first) == len(SEEDS)
+    for seed in SEEDS:  # one function, compiled into a program of each chain
+        first = [
+            r["validation_loss"] for r in rows if (r["seed"], r["step"]) == (seed, 0)
+        ]
+        assert len(first) > 1
+        np.testing.assert_allclose(first, first[0], rtol=4e-7)  # roundings of float32
 
 
 def test_resuming_what_is_complete_shows_the_table_again(whole, contents, capsys):
