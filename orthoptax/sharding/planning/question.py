@@ -56,19 +56,17 @@ class Question:
     @property
     def on_parts(self) -> bool:
         """Whether all links can work on a fraction of a matrix, in a team."""
-        moved = [call for call in self.calls if not self._stays(call)]
-        sums = [c.links.on_parts and not c.links.compresses for c in moved]
+        sums = [c.links.on_parts and not c.links.compresses for c in self._moved]
         return bool(sums) and all(sums)
 
     def teams(self) -> list[int]:
         """The sizes of teams that have something to do."""
         axes = tuple(self.sizes)
-        moved = [call for call in self.calls if not self._stays(call)]
-        for call in moved:
+        for call in self._moved:
             self._plan(call, axes, 1)
         owners = [
             parts_of(cut + split, self.sizes)
-            for call in moved
+            for call in self._moved
             for cut, split in call.groups[axes].groups
         ]
         most = math.gcd(*(n for n in owners if n > 1))
@@ -78,7 +76,7 @@ class Question:
             if most % team == 0
             and any(
                 exchange.together
-                for call in moved
+                for call in self._moved
                 for exchange in self._plan(call, axes, team).exchanges
             )
         ]
@@ -99,6 +97,11 @@ class Question:
         if "parts" not in self.costs:
             self.costs["parts"] = total(map(self._parts, self.calls))
         return self.costs["parts"]
+
+    @functools.cached_property
+    def _moved(self) -> list[Call]:
+        """The calls whose matrices `whole_matrices` moves."""
+        return [call for call in self.calls if not self._stays(call)]
 
     def _stays(self, call: Call) -> bool:
         """Whether `whole_matrices` leaves these where they are."""
