@@ -5,6 +5,7 @@ import json
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from orthoptax.train import results
@@ -110,7 +111,7 @@ def test_all_optimizers_begin_at_the_same_loss(whole):
     rows = results.read(whole[0] / "curves.jsonl")
     losses = [row["validation_loss"] for row in rows if row["step"] == 0]
     assert len(losses) == 4
-    assert len(set(losses)) == 1
+    np.testing.assert_allclose(losses, losses[0], rtol=4e-7)  # roundings of float32
 
 
 def test_a_diverged_run_is_reported_and_the_others_go_on(whole):
