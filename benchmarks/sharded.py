@@ -37,6 +37,7 @@ FSDP, TP = {"fsdp": DEVICES}, {"tp": DEVICES}
 LAYERS = "layers"
 """A tree of transformer layers, as opposed to a few equal leaves."""
 REFERENCE = "optax.contrib.muon"
+WHOLE = "muon, whole_matrices"
 BEGIN, END = "<!-- sharded -->\n", "<!-- /sharded -->"
 
 SHARE = ("work over a single device's", "ratio")
@@ -61,7 +62,8 @@ class Case(NamedTuple):
 
     mesh: {axis: size}. wide: how kernels that widen are cut, and equal leaves. other:
     the rest. leaves: number of equal leaves, or `LAYERS`. shape: theirs. team: devices
-    that work together on matrices that do not go evenly.
+    that work together on matrices that do not go evenly. times: so many layers for
+    each that is asked for. lines: the methods; none: all that apply.
     """
 
     mesh: Mapping[str, int]
@@ -70,6 +72,8 @@ class Case(NamedTuple):
     leaves: int | Literal["layers"] = LAYERS
     shape: tuple[int, ...] = (512, 1024)
     team: int = 1
+    times: int = 1
+    lines: tuple[str, ...] = ()
 
 
 CASES = {
@@ -83,6 +87,7 @@ CASES = {
     "twelve": Case(FSDP, ("fsdp",), leaves=12, shape=(768, 3072), team=2),
     "one": Case(FSDP, ("fsdp",), leaves=1, team=DEVICES),
     "stack": Case(FSDP, ("fsdp",), leaves=1, shape=(16, 512, 1024)),
+    "deep": Case(FSDP, ("fsdp",), ("fsdp",), times=4, lines=(REFERENCE, WHOLE)),
 }
 
 
@@ -120,7 +125,7 @@ DION = functools.partial(dion, RATE, rank_fraction=0.25)
 METHODS = {
     REFERENCE: Method(optax_muon, always=True),
     "muon, no place": Method(MUON, always=True),
-    "muon, whole_matrices": Method(MUON, whole(), always=True),
+    WHOLE: Method(MUON, whole(), always=True),
     "muon, whole_matrices, bfloat16": Method(MUON, whole(transport=jnp.bfloat16)),
     "normuon, whole_matrices": Method(NORMUON, whole()),
     "dion at rank 1/4, in_parts": Method(DION, lambda s, m: in_parts(s, mesh=m)),
@@ -233,6 +238,7 @@ def measure(name: str, layers: int, width: int) -> Measured:
     """The lines of one case."""
     case = CASES[name]
     if case.leaves == LAYERS:
+        layers *= case.times
         tree, title = gpt2_layers(layers, width), f"{name}, {layers}x4 of {width}"
     else:
         tree = equal(case.leaves, case.shape)
@@ -244,6 +250,7 @@ def measure(name: str, layers: int, width: int) -> Measured:
         if method.always or case.leaves == LAYERS
     }
     methods |= teams(case.team) if case.team > 1 else {}
+    methods = {line: methods[line] for line in case.lines or methods}
     for line, method in methods.items():
         with doing(f"{title}: {line}"):
             lines[line] = figures(method, case, tree)
