@@ -19,18 +19,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from _report import Clock, Options, Record, clock, doing, gpt2_layers, main, record
+from _report import Clock, Options, Record, doing, gpt2_layers, main, record
+from _target import IN_ORDER, Target, target
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from orthoptax import dion, muon, normuon
 from orthoptax._types import Place
-from orthoptax.matrix import gram_newton_schulz
+from orthoptax.matrix import gram_newton_schulz, newton_schulz
 from orthoptax.sharding import count, in_parts, state_specs, whole_matrices
 
 DEVICES = 8
 RATE = 0.02
-# Without this, CPU's scheduler trades memory for work in parallel, which TPUs do not.
-IN_ORDER = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 WIDENS = ("attention", "up")
 BOTH = {"fsdp": 4, "tp": 2}
 FSDP, TP = {"fsdp": DEVICES}, {"tp": DEVICES}
@@ -120,25 +119,39 @@ def whole(**options: Any) -> Callable[[Any, Any], Place]:
     return lambda specs, mesh: whole_matrices(specs, mesh=mesh, **options)
 
 
-MUON, NORMUON = functools.partial(muon, RATE), functools.partial(normuon, RATE)
-DION = functools.partial(dion, RATE, rank_fraction=0.25)
-METHODS = {
-    REFERENCE: Method(optax_muon, always=True),
-    "muon, no place": Method(MUON, always=True),
-    WHOLE: Method(MUON, whole(), always=True),
-    "muon, whole_matrices, bfloat16": Method(MUON, whole(transport=jnp.bfloat16)),
-    "normuon, whole_matrices": Method(NORMUON, whole()),
-    "dion at rank 1/4, in_parts": Method(DION, lambda s, m: in_parts(s, mesh=m)),
-}
+@functools.cache
+def methods(precision: str) -> dict[str, Method]:
+    """The lines of most cases."""
+    polar = newton_schulz(precision=precision)
+    of_muon = functools.partial(muon, RATE, polar=polar)
+    of_normuon = functools.partial(normuon, RATE, polar=polar)
+    of_dion = functools.partial(dion, RATE, rank_fraction=0.25)
+    in_bfloat16 = whole(transport=jnp.bfloat16)
+    return {
+        REFERENCE: Method(optax_muon, always=True),
+        "muon, no place": Method(of_muon, always=True),
+        WHOLE: Method(of_muon, whole(), always=True),
+        "muon, whole_matrices, bfloat16": Method(of_muon, in_bfloat16),
+        "normuon, whole_matrices": Method(of_normuon, whole()),
+        "dion at rank 1/4, in_parts": Method(of_dion, lambda s, m: in_parts(s, mesh=m)),
+    }
 
 
-def teams(team: int) -> dict[str, Method]:
+def teams(team: int, precision: str) -> dict[str, Method]:
     """Whole matrices with teams, and what to compare them with."""
-    gram = functools.partial(muon, RATE, polar=gram_newton_schulz())
+    gram = functools.partial(muon, RATE, polar=gram_newton_schulz(precision=precision))
     return {
         "muon in Gram form, whole_matrices": Method(gram, whole()),
         f"the same, team={team}": Method(gram, whole(team=team)),
     }
+
+
+def lines_of(case: Case, precision: str) -> dict[str, Method]:
+    """The methods of a case."""
+    layers = case.leaves == LAYERS
+    lines = {k: m for k, m in methods(precision).items() if m.always or layers}
+    lines |= teams(case.team, precision) if case.team > 1 else {}
+    return {name: lines[name] for name in case.lines or lines}
 
 
 class Measured(NamedTuple):
@@ -156,26 +169,20 @@ class Sharded(Options):
     """Of the matrices of layers; None: 768, with --quick 64."""
     cases: tuple[str, ...] = tuple(CASES)
     """Which cases."""
+    precision: Literal["highest", "default"] = "highest"
+    """Of all products: on TPUs six passes in bfloat16, or one. CPUs have one."""
+    topology: str | None = None
+    """Compile for these eight TPUs, such as v5e:2x4; None: for CPU."""
     readme: pathlib.Path | None = None
     """Rewrite the table in this file, between its two marks."""
 
 
-class Program(NamedTuple):
-    """What is lowered and compiled: `jax.jit(step, **jitted)` of the arguments."""
-
-    step: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    jitted: Mapping[str, Any]
-
-    def build(self) -> tuple[jax.stages.Compiled, Clock]:
-        lower = lambda: jax.jit(self.step, **self.jitted).lower(*self.arguments)
-        return clock(lambda: lower().compile(IN_ORDER))
-
-
-def program(method: Method, case: Case, shapes: Shapes) -> Program:
-    """The update of one method on the mesh of a case."""
+def update(method: Method, case: Case, shapes: Shapes, to: Target) -> tuple[Any, Clock]:
+    """The compiled update of one method on the mesh of a case."""
     types = (AxisType.Auto,) * len(case.mesh)
-    mesh = jax.make_mesh(tuple(case.mesh.values()), tuple(case.mesh), axis_types=types)
+    mesh = jax.make_mesh(
+        tuple(case.mesh.values()), tuple(case.mesh), types, devices=to.devices
+    )
     wide = lambda name: case.leaves != LAYERS or name.endswith(WIDENS)
     cut = lambda name: case.wide if wide(name) else case.other
     specs = {n: {"kernel": PartitionSpec(*cut(n))} for n in shapes}
@@ -188,9 +195,8 @@ def program(method: Method, case: Case, shapes: Shapes) -> Program:
     where = lies(specs), lies(states)
     put = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
     tree, state = jax.tree.map(put, (tree, state), where)
-    return Program(
-        lambda *a: tx.update(*a), (tree, state, tree), {"out_shardings": where}
-    )
+    step = lambda *arguments: tx.update(*arguments)
+    return to.compile(step, tree, state, tree, out_shardings=where)
 
 
 def abstract(shapes: Shapes) -> Any:
@@ -211,13 +217,12 @@ def alone(make: Callable[..., Any], shape: tuple[int, ...]) -> float:
     """Floating-point operations of one leaf's step on a single device."""
     tx, tree = make(), abstract(equal(1, shape))
     state = jax.eval_shape(tx.init, tree)
-    step = Program(lambda *a: tx.update(*a), (tree, state, tree), {})
-    return count(step.build()[0]).flops
+    return count(jax.jit(tx.update).lower(tree, state, tree).compile(IN_ORDER)).flops
 
 
-def figures(method: Method, case: Case, shapes: Shapes) -> Figures:
+def figures(method: Method, case: Case, shapes: Shapes, to: Target) -> Figures:
     """{(what, unit): figure} of one line of the table."""
-    compiled, spent = program(method, case, shapes).build()
+    compiled, spent = update(method, case, shapes, to)
     found = count(compiled)
     if found.unknown_trips or found.not_counted:
         raise AssertionError(f"not all of it was counted:\n{found}")
@@ -234,7 +239,7 @@ def figures(method: Method, case: Case, shapes: Shapes) -> Figures:
     }
 
 
-def measure(name: str, layers: int, width: int) -> Measured:
+def measure(name: str, layers: int, width: int, to: Target) -> Measured:
     """The lines of one case."""
     case = CASES[name]
     if case.leaves == LAYERS:
@@ -244,16 +249,9 @@ def measure(name: str, layers: int, width: int) -> Measured:
         tree = equal(case.leaves, case.shape)
         title = f"{name}, {case.leaves} of {'x'.join(map(str, case.shape))}"
     lines = {}
-    methods = {
-        line: method
-        for line, method in METHODS.items()
-        if method.always or case.leaves == LAYERS
-    }
-    methods |= teams(case.team) if case.team > 1 else {}
-    methods = {line: methods[line] for line in case.lines or methods}
-    for line, method in methods.items():
+    for line, method in lines_of(case, to.precision).items():
         with doing(f"{title}: {line}"):
-            lines[line] = figures(method, case, tree)
+            lines[line] = figures(method, case, tree, to)
     return Measured(title, lines)
 
 
@@ -263,7 +261,8 @@ def run(options: Sharded) -> list[Record]:
         sys.exit(f"--cases: no {unknown[0]!r}. Expected some of {', '.join(CASES)}")
     layers = options.layers or (2 if options.quick else 12)
     width = options.width or (64 if options.quick else 768)
-    measured = [measure(name, layers, width) for name in options.cases]
+    to = target(options.topology, options.precision)
+    measured = [measure(name, layers, width, to) for name in options.cases]
     if options.readme is not None:
         before, _, rest = options.readme.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
