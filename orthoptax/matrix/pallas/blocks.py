@@ -10,8 +10,6 @@ from orthoptax._check import count
 
 LANES = 128
 """Sides of arrays are filled up to this: the width of a TPU's registers."""
-LIMIT = 48 * 2**20
-"""Bytes of VMEM a kernel may ask for; v5p has 64 MiB a core, v5e 128."""
 WHOLE = 1024
 """Up to here the whole result stays in VMEM; above it is cut into tiles."""
 DEEPEST = 1024
@@ -78,7 +76,7 @@ def blocks(m: int, k: int, dtype: DTypeLike) -> Blocks:
       m: rows, and columns of the result. Static.
       k: columns, over which the product sums. Static.
       dtype: of the operands, float32 or bfloat16. Static.
-    Returns: a `Blocks`, whose `vmem` is at most 48 MiB; v5p has 64 MiB, v5e 128.
+    Returns: a `Blocks`, whose `vmem` is below 40 MiB: v5p has 64 MiB a core, v5e 128.
     Example:
       >>> cut = blocks(8192, 8192, "bfloat16")
       >>> cut.side, cut.across, cut.flops / (2 * 8192**3)
@@ -103,7 +101,11 @@ def blocks(m: int, k: int, dtype: DTypeLike) -> Blocks:
 
 
 def _covered(rows: int, side: int) -> float:
-    """Area of the tiles on and below the diagonal, and what each costs besides."""
+    """Area of the tiles on and below the diagonal, and what each costs besides.
+
+    By the compiler's schedule, to finish a tile and to turn it takes about as long as
+    64 more columns of it, where an operand has 2048.
+    """
     across = -(-rows // side)
     return across * (across + 1) / 2 * (side**2 + 64 * side)
 

@@ -61,10 +61,12 @@ def test_a_stage_of_two_polynomials_of_one_matrix(products, rng):
 def test_axes_in_front_are_broadcast(products, rng):
     a = positive(rng, 256, 256)
     one = jnp.asarray(a, jnp.float32)
-    weights = np.arange(6.0).reshape(2, 3)
-    found = products.combined(one, one[None], None, weights)
+    two = jnp.stack([one, 2 * one])[:, None]
+    weights = np.arange(6.0).reshape(2, 3)  # of the second axis of (2, 2, 256, 256)
+    found = products.combined(one, two, None, weights)
+    factor = np.array([1.0, 2.0])[:, None, None, None]
     w = weights[:, :, None, None]
-    expected = w[:, 0] * (a @ a) + w[:, 2] * np.eye(256)
+    expected = factor * w[:, 0] * (a @ a) + w[:, 2] * np.eye(256)
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-6)
 
 
@@ -116,7 +118,7 @@ def test_each_device_works_on_its_own_inside_shard_map(form, check_vma, rng):
         check_vma=check_vma,
     )
     def step(x, plus):
-        return products.combined(x @ x.mT, plus, plus, (0.0, 2.0, 1.0))
+        return products.combined(plus, x @ x.mT, plus, (0.0, 2.0, 1.0))
 
     found = jax.jit(step)(x, jnp.asarray(plus, jnp.float32))
     expected = np.broadcast_to(2 * plus + np.eye(256), (8, 256, 256))
