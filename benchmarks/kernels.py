@@ -28,7 +28,7 @@ os.environ |= {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
     "LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={DUMP.name} --xla_jf_dump_llo_text=true "
-    "--xla_jf_dump_llo_pass_label_regex=.*analysis_final_bundles.*",
+    "--xla_jf_dump_llo_pass_label_regex=.*final.bundles.*",
 }
 
 import jax  # noqa: E402
