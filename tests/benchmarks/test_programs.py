@@ -16,6 +16,7 @@ SMALL = {
     for program, words in {
         "compile": "--layers 2 --width 16 --repeats 1",
         "curvature": "--layers 1 --width 8 --length 8 --batch 1 --steps 1 --repeats 1",
+        "kernels": "--stacks 2 256",
         "optimizers": "--layers 1 --width 8 --repeats 1 --names muon dion",
         "polar": "--shapes 8 16 16 16 --repeats 2",
         "replicate": "--claims adago-digits --steps 2 --seeds 2 --rates 1",
