@@ -109,9 +109,10 @@ def check(config: Compare | Ablate) -> None:
                 "a number of steps, at least 1",
                 f"Change {flag(name)}",
             )
-    if isinstance(config, Compare) and not (config.gradients or 1) >= 1:
+    budget = config.gradients if isinstance(config, Compare) else None
+    if budget is not None and budget < 1:
         raise UsageError(
-            f"--gradients is {config.gradients}",
+            f"--gradients is {budget}",
             "a number of gradients, at least 1",
             "Change --gradients",
         )

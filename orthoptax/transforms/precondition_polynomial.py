@@ -69,9 +69,11 @@ def precondition_polynomial(
             return updates, state
         widest = _tree.real_dtype(updates)
         sums = jnp.stack([jnp.asarray(p).astype(widest) for p in traces])
-        # B over its trace has the same P/e, and terms near 1.
+        # B over its trace has the same P/e, and terms near 1. One division at a time:
+        # powers of the trace may be out of range where tr(B^k) is not.
         unit = sums[0]
-        sums = sums / unit ** jnp.arange(1, len(traces) + 1).astype(widest)
+        for j in range(len(traces)):
+            sums = sums.at[j:].divide(unit)
         wide = jax.tree.map(lambda u: u.astype(_tree.real_dtype(u)), updates)
         over = lambda tree: jax.tree.map(lambda x: x / unit.astype(x.dtype), tree)
         product = matvec
