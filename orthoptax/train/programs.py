@@ -187,6 +187,6 @@ def _trips(equation: Equation, taken: list[Any]) -> Any:
 
 def _pair(equation: Equation) -> "tuple[Program, Program]":
     """(test, body) of a loop."""
-    params = equation.traced.params
-    order = [k for k in params if k in ("cond_jaxpr", "body_jaxpr")]
-    return tuple(equation.inside[order.index(k)] for k in ("cond_jaxpr", "body_jaxpr"))
+    order = [k for k in equation.traced.params if k in ("cond_jaxpr", "body_jaxpr")]
+    by_name = dict(zip(order, equation.inside, strict=True))
+    return by_name["cond_jaxpr"], by_name["body_jaxpr"]

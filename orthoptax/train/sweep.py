@@ -119,7 +119,7 @@ def manifest(
 
     Raises: UsageError for an optimizer that this model's parameters do not suit.
     """
-    length = {"steps": plan.steps}
+    length: dict[str, Any] = {"steps": plan.steps}
     if plan.gradients is not None:
         steps = {name: plan.of(name)[0] for name in constructors}
         length = {"gradients": plan.gradients, "steps": steps}
