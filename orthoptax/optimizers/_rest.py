@@ -50,16 +50,22 @@ def rest_or_adamw(
 def on_parameters(
     where: str, *links: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """A chain for every leaf, with the checks that a layout makes elsewhere.
+    """A chain for every leaf, with the checks of `only_floats`."""
+    return only_floats(where, optax.chain(*links))
+
+
+def only_floats(
+    where: str, tx: optax.GradientTransformationExtraArgs
+) -> optax.GradientTransformationExtraArgs:
+    """The same, with the checks that a layout makes elsewhere.
 
     Raises: in `init` TypeError for integer leaves; in `update` ValueError for an empty
       tree.
     """
-    chain = optax.chain(*links)
 
     def init(params: optax.Params) -> Any:
         parameters(params, where)
-        return chain.init(params)
+        return tx.init(params)
 
     def update(
         updates: optax.Updates,
@@ -68,6 +74,6 @@ def on_parameters(
         **extra: Any,
     ) -> tuple[optax.Updates, Any]:
         not_empty(f"{where}.update", updates)
-        return chain.update(updates, state, params, **extra)
+        return tx.update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -10,6 +10,7 @@ from orthoptax._axes import Axes
 from orthoptax._types import Estimator, needs
 from orthoptax.curvature.hutchinson import hutchinson
 from orthoptax.curvature.spatial_average import Average, average_axes
+from orthoptax.optimizers._rest import only_floats
 from orthoptax.optimizers._windows import window_axes
 from orthoptax.transforms.divide_by_curvature_rms import divide_by_curvature_rms
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
@@ -68,8 +69,9 @@ def adahessian(
       Memory: 2*m*n numbers a matrix of m rows and n columns.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
       argument `obj_fn`, the loss of the step as a function of the parameters.
-    Raises: ValueError or TypeError for a number out of range or, in `update`, an
-      `obj_fn` that is missing or no such function.
+    Raises: ValueError or TypeError for a number out of range; TypeError in `init` for
+      integer leaves; in `update`, either for an `obj_fn` that is missing or no such
+      function.
     Example:
       >>> import jax.numpy as jnp
       >>> w, loss = jnp.asarray([2.0, -1.0]), lambda w: jnp.sum(w**2 * w**2)
@@ -97,7 +99,7 @@ def adahessian(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return with_curvature(
+    tx = with_curvature(
         chain,
         hutchinson() if estimator is None else estimator,
         update_every=update_every,
@@ -105,3 +107,4 @@ def adahessian(
         axis_name=axis_name,
         key=key,
     )
+    return only_floats("adahessian", tx)

@@ -36,7 +36,10 @@ def mfac(
         they vanish it is lr g / damping. The authors' is 1e-3, for fine-tuning 1e-4.
         Traceable.
       window: m, gradients kept; the authors' is 1024. None: 32. Static.
-      damping: of F, absolute; the authors fine-tune with 1e-6. Traceable.
+      damping: of F, absolute; the authors fine-tune with 1e-6. Gradients that vanish
+        leave F = damping I: without noise of mini-batches a run comes to rest only if
+        damping > lr h / 2, h the largest curvature. For a smooth loss of few or no
+        batches choose lr h at least. Traceable.
       b1: weight of the past in M, in [0, 1). Traceable.
       weight_decay: of the gradient itself, so it enters the window. Traceable.
       mu_dtype: dtype of M; None: the parameter's. Static.

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from orthoptax._axes import Axes
 from orthoptax._types import Estimator, needs
 from orthoptax.curvature.hutchinson import hutchinson
+from orthoptax.optimizers._rest import only_floats
 from orthoptax.transforms.secant_step import secant_step
 from orthoptax.transforms.with_curvature import with_curvature
 
@@ -61,8 +62,9 @@ def oasis(
       argument `obj_fn`, the loss of the step as a function of the parameters; it takes
       `grad_fn`, the gradient of that loss, which is else taken of `obj_fn`. Before the
       first estimate nothing moves.
-    Raises: ValueError or TypeError for a number out of range or, in `update`, an
-      `obj_fn` that is missing or no such function.
+    Raises: ValueError or TypeError for a number out of range; TypeError in `init` for
+      integer leaves; in `update`, either for an `obj_fn` that is missing or no such
+      function.
     Example:
       >>> import jax.numpy as jnp
       >>> w, loss = jnp.asarray([4.0, -1.0]), lambda w: w[0] ** 2 + 4 * w[1] ** 2
@@ -79,7 +81,7 @@ def oasis(
     Family: Curvature.
     Source: Jahani et al., OASIS, arXiv:2109.05198, Algorithm 1.
     """
-    return with_curvature(
+    tx = with_curvature(
         secant_step(
             learning_rate,
             b2=b2,
@@ -93,3 +95,4 @@ def oasis(
         axis_name=axis_name,
         key=key,
     )
+    return only_floats("oasis", tx)

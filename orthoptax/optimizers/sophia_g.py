@@ -10,6 +10,7 @@ from orthoptax import _check
 from orthoptax._axes import Axes
 from orthoptax._types import Estimator, needs
 from orthoptax.curvature.gauss_newton import gauss_newton_bartlett
+from orthoptax.optimizers._rest import only_floats
 from orthoptax.transforms.divide_by_curvature_mean import divide_by_curvature_mean
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -67,8 +68,9 @@ def sophia_g(
       Memory: 2*m*n + 1 numbers a matrix of m rows and n columns.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
       arguments `logits_fn`, `sample_fn` and `nll_fn`, see `gauss_newton_bartlett`.
-    Raises: ValueError or TypeError for a number out of range or, in `update`, an extra
-      argument that is missing or no such function.
+    Raises: ValueError or TypeError for a number out of range; TypeError in `init` for
+      integer leaves; in `update`, either for an extra argument that is missing or no
+      such function.
     Example:
       >>> w, x = jnp.asarray([2.0, -1.0]), jnp.ones((4, 2))
       >>> tx = sophia_g(0.5, weight_decay=0.0)
@@ -102,7 +104,7 @@ def sophia_g(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return with_curvature(
+    tx = with_curvature(
         chain,
         gauss_newton_bartlett() if estimator is None else estimator,
         update_every=every,
@@ -110,3 +112,4 @@ def sophia_g(
         axis_name=axis_name,
         key=key,
     )
+    return only_floats("sophia_g", tx)

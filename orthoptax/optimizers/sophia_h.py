@@ -9,6 +9,7 @@ from orthoptax import _check
 from orthoptax._axes import Axes
 from orthoptax._types import Estimator, needs
 from orthoptax.curvature.hutchinson import hutchinson
+from orthoptax.optimizers._rest import only_floats
 from orthoptax.transforms.divide_by_curvature_mean import divide_by_curvature_mean
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
 from orthoptax.transforms.momentum import momentum
@@ -65,8 +66,9 @@ def sophia_h(
       Memory: 2*m*n + 1 numbers a matrix of m rows and n columns.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
       argument `obj_fn`, the loss of the step as a function of the parameters.
-    Raises: ValueError or TypeError for a number out of range or, in `update`, an
-      `obj_fn` that is missing or no such function.
+    Raises: ValueError or TypeError for a number out of range; TypeError in `init` for
+      integer leaves; in `update`, either for an `obj_fn` that is missing or no such
+      function.
     Example:
       >>> import jax.numpy as jnp
       >>> w, loss = jnp.asarray([2.0, -1.0]), lambda w: jnp.sum(w**2)
@@ -93,7 +95,7 @@ def sophia_h(
         decoupled(weight_decay),
         scale_by_learning_rate(learning_rate),
     )
-    return with_curvature(
+    tx = with_curvature(
         chain,
         hutchinson() if estimator is None else estimator,
         update_every=10 if update_every is None else update_every,
@@ -101,3 +103,4 @@ def sophia_h(
         axis_name=axis_name,
         key=key,
     )
+    return only_floats("sophia_h", tx)

@@ -39,9 +39,10 @@ def _compare(settings: config.Compare) -> None:
     data.check_length(corpus, shape.length)
 
     task = tasks.text(shape, corpus)
+    plan = sweep.Plan(rates, settings.seeds, settings.steps, settings.evaluate_every)
+    plan = sweep.priced(task, constructors, plan._replace(gradients=settings.gradients))
     if settings.mesh is not None:
         task, constructors = meshes.onto(settings.mesh, task, constructors)
-    plan = sweep.Plan(rates, settings.seeds, settings.steps, settings.evaluate_every)
     manifest = sweep.manifest(task, constructors, plan) | {
         "model": {"name": settings.model}
         | dataclasses.asdict(dataclasses.replace(shape, learning_rates=rates))
@@ -59,6 +60,7 @@ def _compare(settings: config.Compare) -> None:
     summary = report.summarize(settings.out, manifest)
     results.write(settings.out / "table.txt", report.text(summary, timed=False))
     results.write(settings.out / "curves.png", plots.curves(summary))
+    results.write(settings.out / "gradients.png", plots.gradients(summary))
     results.write(settings.out / "learning_rates.png", plots.learning_rates(summary))
     results.finish(settings.out)
     print(report.text(summary, timed=True))

@@ -39,6 +39,9 @@ class Compare:
     first."""
     steps: int = 250
     """Training steps of every run."""
+    gradients: int | None = None
+    """A budget in place of --steps: each optimizer takes as many steps as cost no more
+    than this many gradients, and is evaluated once --evaluate-every gradients."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the initial weights and the batches; every run is repeated with each."""
     learning_rates: tuple[float, ...] = ()
@@ -106,6 +109,13 @@ def check(config: Compare | Ablate) -> None:
                 "a number of steps, at least 1",
                 f"Change {flag(name)}",
             )
+    budget = config.gradients if isinstance(config, Compare) else None
+    if budget is not None and budget < 1:
+        raise UsageError(
+            f"--gradients is {budget}",
+            "a number of gradients, at least 1",
+            "Change --gradients",
+        )
     for rate in config.learning_rates:
         if not (math.isfinite(rate) and rate > 0):
             raise UsageError(

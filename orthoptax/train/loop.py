@@ -27,6 +27,9 @@ class State(NamedTuple):
     step: jax.Array
 
 
+Step = Callable[[State, jax.Array, jax.Array], tuple[State, jax.Array]]
+
+
 class Trainer(NamedTuple):
     """Compiled functions of one optimizer, for every rate and seed."""
 
@@ -69,14 +72,8 @@ def _shardings(state: State) -> State | None:
     return found if jax.tree.leaves(found) else None
 
 
-def lower(
-    task: Task, constructor: Constructor, steps: int, interval: int
-) -> jax.stages.Lowered:
-    """Lowers `train(state, rate, batches, count)`, up to `interval` steps in one call.
-
-    The rate is an argument and the optimizer is built inside, so one compilation
-    serves every rate and seed; `count` is one too, so it serves a shorter last call.
-    """
+def step(task: Task, constructor: Constructor, steps: int) -> Step:
+    """Returns `step(state, rate, batch)`: the next state, and the loss before it."""
 
     def step(state: State, rate: jax.Array, batch: jax.Array):
         loss, grads = jax.value_and_grad(task.loss)(state.params, batch)
@@ -87,10 +84,23 @@ def lower(
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state, state.step + 1), loss
 
+    return step
+
+
+def lower(
+    task: Task, constructor: Constructor, steps: int, interval: int
+) -> jax.stages.Lowered:
+    """Lowers `train(state, rate, batches, count)`, up to `interval` steps in one call.
+
+    The rate is an argument and the optimizer is built inside, so one compilation
+    serves every rate and seed; `count` is one too, so it serves a shorter last call.
+    """
+    one = step(task, constructor, steps)
+
     def train(state: State, rate: jax.Array, batches: jax.Array, count: jax.Array):
         def body(i, carry):
             state, losses = carry
-            state, loss = step(state, rate, batches[i])
+            state, loss = one(state, rate, batches[i])
             return state, losses.at[i].set(loss)
 
         losses = jnp.zeros(batches.shape[0], jnp.float32)

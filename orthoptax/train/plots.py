@@ -3,6 +3,7 @@
 
 import io
 import math
+from collections.abc import Callable, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -15,14 +16,25 @@ from orthoptax.train.report import Curve, Summary, labels, short
 
 def curves(summary: Summary) -> bytes:
     """Validation loss against step: every optimizer's best rate, the others faint."""
-    figure, axes = _axes("step")
+    return _curves(summary, "step", lambda curve: curve.steps)
+
+
+def gradients(summary: Summary) -> bytes:
+    """The same against what was spent, in gradients."""
+    return _curves(summary, "gradients", lambda curve: curve.gradients)
+
+
+def _curves(
+    summary: Summary, title: str, along: Callable[[Curve], Sequence[float]]
+) -> bytes:
+    figure, axes = _axes(title)
     called = labels(summary.best)
     for index, (name, best) in enumerate(summary.best.items()):
         for curve in summary.curves:
             if curve.optimizer == name and curve is not best:
-                axes.plot(curve.steps, curve.losses, color=f"C{index}", alpha=0.2)
+                axes.plot(along(curve), curve.losses, color=f"C{index}", alpha=0.2)
         label = f"{called[name]}, {best.learning_rate:g}"
-        axes.plot(best.steps, best.losses, "o-", color=f"C{index}", label=label, ms=3)
+        axes.plot(along(best), best.losses, "o-", color=f"C{index}", label=label, ms=3)
     _skip_the_fall(axes, summary)
     return _png(figure, axes, summary)
 

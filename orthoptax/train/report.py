@@ -14,12 +14,16 @@ from rich.table import Table
 
 from orthoptax.train import results
 
-WIDTH = 120  # columns of the text, whatever the terminal
+WIDTH = 132  # columns of the text, whatever the terminal
 LABEL = 44  # of them, the most for the name of an optimizer
 NOTES = """\
 target: best final validation loss of {target}, {loss}. Steps and seconds to it: at
-the first evaluation that reaches it, one every {every} steps; training only, without
-compilation and evaluation.{edge}{diverged}"""
+the first evaluation that reaches it, one every {every}; training only, without
+compilation and evaluation.
+grads/step: products and factorizations of a step over those of loss and gradient,
+averaged over the run, as counted in the program.{least}{edge}{diverged}"""
+LEAST = """
+>: a loop whose length depends on the data was counted as one run."""
 EDGE = """
 <: best rate at an end of the grid; a wider grid may do better."""
 DIVERGED = """
@@ -35,6 +39,12 @@ class Curve(NamedTuple):
     losses: list[float]
     diverged_at: int | None
     seconds: list[float]  # of training, up to each step
+    cost: float = 1.0  # of a step on average, in gradients
+
+    @property
+    def gradients(self) -> list[float]:
+        """What was spent up to each step, in gradients."""
+        return [self.cost * step for step in self.steps]
 
     @property
     def final(self) -> float:
@@ -58,7 +68,9 @@ def summarize(folder: Path, manifest: dict[str, Any]) -> Summary:
     timing = results.read(folder / "timing.jsonl")
     names, rates = manifest["optimizers"], manifest["learning_rates"]
     curves = [
-        _curve(name, rate, manifest["seeds"], rows, timing)
+        _curve(name, rate, manifest["seeds"], rows, timing)._replace(
+            cost=manifest["cost"][name]["gradients_per_step"]
+        )
         for name in names
         for rate in rates
     ]
@@ -138,7 +150,8 @@ def _main_table(summary: Summary, timed: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     clock = ("seconds", "ms/step", "compile s") if timed else ()
     table.add_column("optimizer", no_wrap=True)
-    for title in ("rate", "nats/byte", "bits/byte", "steps", *clock, "state bytes"):
+    result = ("rate", "nats/byte", "bits/byte", "steps")
+    for title in (*result, *clock, "grads/step", "state bytes"):
         table.add_column(title, justify="right")
     sizes = summary.manifest["optimizer_state_bytes"]
     called = labels(summary.best)
@@ -154,8 +167,13 @@ def _main_table(summary: Summary, timed: bool) -> Table:
             ]
         if timed:
             cells += _clock_cells(summary, curve, at)
+        cells.append(_cost_cell(summary.manifest["cost"][name]))
         table.add_row(called[name], *cells, f"{sizes[name]:,}")
     return table
+
+
+def _cost_cell(cost: dict[str, Any]) -> str:
+    return f"{'>' if cost['at_least'] else ''}{cost['gradients_per_step']:.2f}"
 
 
 def _clock_cells(summary: Summary, curve: Curve, at: int | None) -> list[str]:
@@ -204,10 +222,12 @@ def _edge(summary: Summary, curve: Curve) -> str:
 
 def _notes(summary: Summary) -> str:
     finite = math.isfinite(summary.target)
+    costs = summary.manifest["cost"].values()
     return NOTES.format(
         target=labels(summary.best)[summary.target_of],
         loss=f"{summary.target:.4f}" if finite else "none, it diverged",
-        every=summary.manifest["evaluate_every"],
+        every=f"{summary.manifest['evaluate_every']} {_unit(summary.manifest)}",
+        least=LEAST if any(c["at_least"] for c in costs) else "",
         edge=EDGE if any(_edge(summary, c) for c in summary.best.values()) else "",
         diverged=DIVERGED if any(c.diverged_at for c in summary.curves) else "",
     )
@@ -219,10 +239,15 @@ def corpus_line(manifest: dict[str, Any]) -> str:
     return (
         f"{model['name']}: {model['parameters']:,} parameters, "
         f"{model['batch'] * model['length']:,} bytes a step, "
-        f"{manifest['steps']} steps\n"
+        f"{manifest[_unit(manifest)]} {_unit(manifest)}\n"
         f"{text['source']}: {text['files']:,} files, {text['train_bytes']:,} bytes to "
         f"train, {text['validation_bytes']:,} to validate, sha256 {text['sha256']}"
     )
+
+
+def _unit(manifest: dict[str, Any]) -> str:
+    """What the length of the runs is counted in."""
+    return "gradients" if "gradients" in manifest else "steps"
 
 
 def run_line(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
+from orthoptax._axes import Axes, as_varying, mean_over, names_of, tracked
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import needs
 from orthoptax.curvature.objective import required, scalar
@@ -48,6 +49,7 @@ def newton_direction(
     max_products: int | None = None,
     floor: ArrayLike = 1e-8,
     has_aux: bool = False,
+    axis_name: Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Solves H S = G, H the Hessian of `obj_fn`, as far as its curvature is positive.
 
@@ -63,13 +65,15 @@ def newton_direction(
       max_products: products at most; None: 50. Static.
       floor: least entry of M. Traceable.
       has_aux: `obj_fn` returns (loss, anything). Static.
+      axis_name: mapped axes over which each device has a loss of its own, under `pmap`
+        or `shard_map`: products are averaged over them. None: the loss is that of the
+        whole batch, as under `jit`. Static.
     State:
       count: int32 scalar, number of completed updates.
       products: int32 scalar, products that the last update took.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
-      argument `obj_fn`, the loss of the whole batch, under `shard_map` and `pmap` too,
-      as a function of the parameters. Inside a group it is one of the group's leaves,
-      and H is that block.
+      argument `obj_fn`, the loss of the step as a function of the parameters. Inside a
+      group it is one of the group's leaves, and H is that block.
     Raises: ValueError for a number out of range; while tracing, ValueError or TypeError
       for an `obj_fn` that is missing, returns more than one number or fails on masked
       leaves.
@@ -103,7 +107,10 @@ def newton_direction(
         _check.has_params("newton_direction", params)
         where = "newton_direction.update"
         objective = scalar(where, required(where, "obj_fn", extra), has_aux)
-        product = jax.linearize(jax.grad(objective), params)[1]
+        # Each device's own loss is differentiated, as in `with_curvature`.
+        local = lambda tree: as_varying(tree, tracked(names_of(axis_name)))
+        along = jax.linearize(jax.grad(objective), local(params))[1]
+        product = lambda v: mean_over(along(local(v)), axis_name)
         scale = _inverse(extra, updates, floor)
         solved = _solve(product, params, updates, scale, tolerance, most)
         updates = jax.tree.map(lambda u, x: x.astype(u.dtype), updates, solved.x)

@@ -69,9 +69,11 @@ def precondition_polynomial(
             return updates, state
         widest = _tree.real_dtype(updates)
         sums = jnp.stack([jnp.asarray(p).astype(widest) for p in traces])
-        # B over its trace has the same P/e, and terms near 1.
-        unit = sums[0]
-        sums = sums / unit ** jnp.arange(1, len(traces) + 1).astype(widest)
+        # B over its trace has the same P/e, and terms near 1. The square of a trace may
+        # be out of range where tr(B^2) is not: its exponent is taken out first.
+        unit, degrees = sums[0], jnp.arange(1, len(traces) + 1)
+        fraction, exponent = jnp.frexp(unit)
+        sums = jnp.ldexp(sums, -exponent * degrees) / fraction ** degrees.astype(widest)
         wide = jax.tree.map(lambda u: u.astype(_tree.real_dtype(u)), updates)
         over = lambda tree: jax.tree.map(lambda x: x / unit.astype(x.dtype), tree)
         product = matvec

@@ -10,6 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from orthoptax import _check
+from orthoptax._axes import Axes, as_varying, mean_over, names_of, tracked
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import needs
 from orthoptax.curvature.objective import call, required
@@ -92,6 +93,7 @@ def regularize_gradient(
     eps: ArrayLike = 0.05,
     difference: Difference | None = None,
     normalize: bool = False,
+    axis_name: Axes = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adds the gradient of gamma/2 |G|^2, from one more gradient nearby.
 
@@ -107,11 +109,14 @@ def regularize_gradient(
       difference: `forward_difference`, `backward_difference` or `exact_product`, or one
         of yours; None: `forward_difference`. Static.
       normalize: divide eps by the norm of the gradient over all leaves. Static.
+      axis_name: mapped axes over which each device has a gradient of its own, under
+        `pmap` or `shard_map`: that nearby is averaged over them. None: it is that of
+        the whole batch, as under `jit`. Static.
     State: none.
     Returns: a `GradientTransformationExtraArgs` that needs `params` and the extra
-      argument `grad_fn`, the gradient on the whole batch of the step, with its random
-      draws and averaged over devices, as a function of the parameters. It stands first,
-      before any clipping. A zero gradient stays zero.
+      argument `grad_fn`, the gradient on the batch of the step, with its draws, as
+      a function of the parameters. It stands first, before any clipping. A zero
+      gradient stays zero.
     Raises: ValueError for a number out of range, or if `grad_fn` is missing; TypeError
       if `difference` or `grad_fn` is not a function, or that fails on masked leaves.
     Example:
@@ -138,7 +143,12 @@ def regularize_gradient(
     ) -> tuple[optax.Updates, Any]:
         _check.has_params(where, params)
         given = required(f"{where}.update", "grad_fn", extra)
-        grad_fn = lambda p: call(f"{where}.update", "grad_fn", given, p)
+        axes = tracked(names_of(axis_name))
+
+        def grad_fn(p: Any) -> Any:
+            found = call(f"{where}.update", "grad_fn", given, as_varying(p, axes))
+            return mean_over(found, axis_name)
+
         widest = _tree.real_dtype((updates, params))
         step = jnp.asarray(eps).astype(widest)
         if normalize:

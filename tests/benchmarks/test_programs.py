@@ -14,6 +14,7 @@ PROGRAMS = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
 SMALL = {
     program: words.split()
     for program, words in {
+        "budget": "--tasks digits --optimizers adamw aegd --gradients 12 --seeds 1",
         "compile": "--layers 2 --width 16 --repeats 1",
         "curvature": "--layers 1 --width 8 --length 8 --batch 1 --steps 1 --repeats 1",
         "kernels": "--stacks 2 256",
@@ -85,7 +86,7 @@ def test_every_program_is_tested():
     assert list(SMALL) == PROGRAMS
 
 
-LONG = {"curvature", "replicate", "sharded"}  # twenty seconds and more
+LONG = {"budget", "curvature", "replicate", "sharded"}  # twenty seconds and more
 
 
 @pytest.mark.parametrize(

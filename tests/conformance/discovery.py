@@ -342,3 +342,13 @@ def placed() -> list[str]:
 def has_rate(subject: Subject) -> bool:
     """For `law`: whatever takes a learning rate."""
     return "learning_rate" in subject.parameters
+
+
+def is_straight(subject: Subject) -> bool:
+    """For `law`: whatever moves by a multiple of its learning rate."""
+    return has_rate(subject) and subject.name not in CURVED
+
+
+def bends(subject: Subject) -> bool:
+    """For `law`: whatever takes a learning rate that its updates are no multiple of."""
+    return has_rate(subject) and subject.name in CURVED

@@ -11,7 +11,14 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import CURVED, RATE, has_rate, law, parts, sample
+from tests.conformance.discovery import (
+    RATE,
+    bends,
+    is_straight,
+    law,
+    parts,
+    sample,
+)
 from tests.conformance.test_programs import steps
 
 GRADIENTS = [zoo.tree(seed, zoo.SMALL) for seed in (1, 2)]
@@ -199,22 +206,33 @@ def test_inject_hyperparams(subject):
     )
 
 
-@law(has_rate, fast=parts)
-def test_injected_rate_can_be_changed(subject):
+def injected(subject):
+    """(update with the rate it was made with, with twice that, the state before).
+
+    The rate is doubled in the state. There is no decay: then the rate is a factor.
+    """
     make = subject.lift(optax.inject_hyperparams(subject.constructor))
     tx = make(learning_rate=RATE)
     params, grads = zoo.tree(0, zoo.SMALL), GRADIENTS[0]
     state, update = tx.init(params), jax.jit(tx.update)
     assert set(subject.numbers()) <= set(state.hyperparams)
-    for name in state.hyperparams:  # no decay, so that the rate is a factor
-        if name == "weight_decay":
-            state.hyperparams[name] = jnp.zeros_like(state.hyperparams[name])
+    for name in {"weight_decay"} & set(state.hyperparams):
+        state.hyperparams[name] = jnp.zeros_like(state.hyperparams[name])
     once, _ = update(grads, state, params)
     state.hyperparams["learning_rate"] *= 2
     twice, _ = update(grads, state, params)
-    if subject.name in CURVED:
-        tx = subject.make(learning_rate=2 * RATE)
-        expected, _ = jax.jit(tx.update)(grads, state.inner_state, params)
-    else:
-        expected = jax.tree.map(lambda u: 2 * u, once)
+    return once, twice, state.inner_state
+
+
+@law(is_straight, fast=parts)
+def test_injected_rate_can_be_changed(subject):
+    once, twice, _ = injected(subject)
+    zoo.assert_close(twice, jax.tree.map(lambda u: 2 * u, once))
+
+
+@law(bends, fast=parts)
+def test_injected_rate_is_that_of_the_step(subject):
+    _, twice, state = injected(subject)
+    tx, params = subject.make(learning_rate=2 * RATE), zoo.tree(0, zoo.SMALL)
+    expected, _ = jax.jit(tx.update)(GRADIENTS[0], state, params)
     zoo.assert_close(twice, expected)

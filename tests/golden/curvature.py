@@ -28,13 +28,17 @@ from orthoptax.transforms import (
     scale_by_learning_rate,
     with_curvature,
 )
-from tests.golden.replay import Case, Fields, close
+from tests.golden.replay import Case, Fields, Run
+
+OBJECTIVE = frozenset({"objective"})
 
 
-def objective(case: Case, c: jax.Array) -> Callable[[Any], jax.Array]:
-    """The recorded objective around c, a quadratic form with a quartic added."""
-    cast = lambda key: jnp.asarray(case.arrays[key], c.dtype)
-    m, q = cast("extra/0/objective/M"), cast("extra/0/objective/q")
+def quartic(recorded: dict[str, Any]) -> Callable[[Any], jax.Array]:
+    """The recorded objective around c, a quadratic form with a quartic added.
+
+    Leaves in the order of their names, in C order.
+    """
+    m, q, c = (recorded[f"objective/{name}"] for name in ("M", "q", "c"))
 
     def loss(params: dict[str, jax.Array]) -> jax.Array:
         x = jnp.concatenate([params[n].reshape(-1) for n in sorted(params)])
@@ -62,76 +66,21 @@ def probes(case: Case) -> Callable[..., jax.Array]:
     return probe
 
 
-def tolerances(case: Case, dtype: str) -> dict[str, float]:
-    """At float64 those of the case; at float32 ten deviations of its displacement."""
-    if dtype == "float64":
-        return case.tolerance("float64")
-    allowed = max(1e-5, 10 * case.meta["float32_deviation"])
-    return {"rtol": 0.0, "atol": allowed}
-
-
-def displacement(case: Case, name: str) -> float:
-    """How far a leaf moved in all, to which float32 deviations are relative."""
-    end, start = case.arrays[f"after/{case.steps}/{name}"], case.arrays[f"param/{name}"]
-    return float(abs(end - start).max())
-
-
-def replay(
-    tx: optax.GradientTransformationExtraArgs,
-    case: Case,
-    dtype: str,
-    told: Callable[[int], Any],
-    extra: Callable[[Any], dict[str, Any]],
-    observe: Callable[[Any], dict[str, Any]] = lambda state: {},
-    mean: Callable[[int], Any] | None = None,
-) -> None:
-    """Every recorded step, each from our own previous parameters.
-
-    Args:
-      tx, case, dtype: what is run.
-      told: arrays of step t.
-      extra: the extra arguments of `update` that these make.
-      observe: {what was recorded of a step: the same of the state after it}.
-      mean: the average of curvatures after step t: nearly all entries of the recorded
-        steps of Sophia are clipped, and do not show it.
-    """
-    cast = lambda tree: {k: jnp.asarray(v, dtype) for k, v in tree.items()}
-    params = cast(case.group("param"))
-    state = tx.init(params)
-
-    @jax.jit
-    def step(now: Any, grads: Any, state: Any, params: Any) -> Any:
-        return tx.update(grads, state, params, **extra(now))
-
-    for t in range(1, case.steps + 1):
-        updates, state = step(told(t), cast(case.group(f"grad/{t}")), state, params)
-        params = optax.apply_updates(params, updates)
-        allowed = tolerances(case, dtype)
-        for name, want in case.group(f"after/{t}").items():
-            unit = 1.0 if dtype == "float64" else displacement(case, name)
-            scaled = {**allowed, "atol": allowed["atol"] * unit}
-            close(params[name], want, f"step {t}, {name}", **scaled)
-        for name, want in ({} if mean is None else mean(t)).items():
-            found = optax.tree.get(state, "curvature")[name]
-            close(found, want, f"step {t}, H of {name}", rtol=1e-4, atol=1e-4)
-        for kind, value in observe(state).items():
-            # Relative to itself, also at float32.
-            rtol = max(allowed.values())
-            want = case.arrays[f"extra/{t}/{kind}"]
-            close(value, want, f"step {t}, {kind}", rtol=rtol, atol=0.0)
-
-
 def averages(
     case: Case, b2: float, estimate: Callable[[int], dict[str, Any]]
-) -> Callable[[int], dict[str, Any]]:
-    """The averages of recorded estimates after each step; {} where there was none."""
+) -> dict[str, Any]:
+    """The averages of recorded estimates after each step, as if recorded.
+
+    Nearly all entries of the recorded steps of Sophia are clipped, and do not show
+    them. A step's estimate is {} where there was none.
+    """
     past = {name: np.zeros_like(p) for name, p in case.group("param").items()}
-    after = []
+    after = {}
     for t in range(1, case.steps + 1):
         new = estimate(t)
         past = {n: b2 * h + (1 - b2) * new[n] if new else h for n, h in past.items()}
-        after.append(past)
-    return lambda t: after[t - 1]
+        after |= {f"extra/{t}/curvature/{n}": h for n, h in past.items()}
+    return after
 
 
 def products(case: Case) -> Callable[[int], dict[str, Any]]:
@@ -144,25 +93,31 @@ def products(case: Case) -> Callable[[int], dict[str, Any]]:
     return estimate
 
 
+def curvature(before: Any, after: Any, updates: Any) -> dict[str, Any]:
+    """The average, as `averages` names it."""
+    return {"curvature": optax.tree.get(after, "curvature")}
+
+
 def end_to_end(
     build: Callable[[Fields, Case, Any], optax.GradientTransformationExtraArgs],
-    observe: Callable[[Any], dict[str, Any]] = lambda state: {},
-    *,
-    mean: bool = False,
-) -> Callable[[Case, str], None]:
-    """A replay that gives the transform the recorded objective and draws."""
+    observe: Callable[..., dict[str, Any]] = lambda *_: {},
+    also: frozenset[str] = frozenset(),
+) -> Callable[[Case], Run]:
+    """A replay from the recorded objective and draws; `also`: kinds not compared."""
 
-    def run(case: Case, dtype: str) -> None:
+    def make(case: Case) -> Run:
         f = case.fields
         tx = build(f, case, probes(case))
         f.done()
-        told = lambda t: jnp.asarray(case.arrays[f"extra/{t}/objective/c"], dtype)
-        extra = lambda c: {"obj_fn": objective(case, c)}
-        b2 = case.meta["hyperparameters"].get("b2", 0.0)
-        kept = averages(case, b2, products(case)) if mean else None
-        replay(tx, case, dtype, told, extra, observe, kept)
+        derived = {}
+        if observe is curvature:
+            b2 = case.meta["hyperparameters"]["b2"]
+            derived = averages(case, b2, products(case))
+        inputs = OBJECTIVE | {"probe", "hvp"} | also
+        return Run(tx, objective=quartic, observe=observe, inputs=inputs,
+                   derived=derived)  # fmt: skip
 
-    return run
+    return make
 
 
 def adahessian_case(
@@ -220,7 +175,7 @@ def sophia_paper(
     return with_curvature(chain, hutchinson(probe=probe), update_every=f.take("k"))
 
 
-def sophia_authors(case: Case, dtype: str) -> None:
+def sophia_authors(case: Case) -> Run:
     """At the rule's level: what they square after step t counts in our step t + 1."""
     f = case.fields
     b1, b2 = f.take("betas")
@@ -233,18 +188,31 @@ def sophia_authors(case: Case, dtype: str) -> None:
     )  # fmt: skip
     f.done()
 
-    def told(t: int) -> dict[str, Any]:
+    def squares(t: int) -> dict[str, Any]:
         sampled = case.group(f"extra/{t - 1}/sampled_grad")
         assert bool(sampled) == (t > 1 and (t - 1) % every == 0)
-        here = sampled or case.group("param")
-        square = {k: jnp.asarray(size * g * g, dtype) for k, g in here.items()}
-        return {"hessian_diag": square, "hessian_fresh": jnp.asarray(bool(sampled))}
+        return {k: size * g * g for k, g in sampled.items()}
 
-    squares = lambda t: {
-        k: size * g * g for k, g in case.group(f"extra/{t - 1}/sampled_grad").items()
+    handed = {
+        f"extra/{t}/square/{k}": d
+        for t in range(1, case.steps + 1)
+        for k, d in squares(t).items()
     }
-    mean = averages(case, b2, squares)
-    replay(tx, case, dtype, told, lambda now: now, mean=mean)
+
+    def extra(recorded: dict[str, Any]) -> dict[str, Any]:
+        shapes = case.group("param")
+        zeros = {f"square/{k}": jnp.zeros(p.shape) for k, p in shapes.items()}
+        fresh = zeros.keys() <= recorded.keys()
+        diagonal = {k: (zeros | recorded)[f"square/{k}"] for k in shapes}
+        return {"hessian_diag": diagonal, "hessian_fresh": fresh}
+
+    return Run(
+        tx,
+        extra=extra,
+        observe=curvature,
+        inputs=frozenset({"sampled_grad", "square"}),
+        derived=handed | averages(case, b2, squares),
+    )
 
 
 def oasis_case(*, full_batch: bool) -> Callable[..., Any]:
@@ -261,24 +229,25 @@ def oasis_case(*, full_batch: bool) -> Callable[..., Any]:
     return build
 
 
-def step_size(state: Any) -> dict[str, Any]:
+def step_size(before: Any, after: Any, updates: Any) -> dict[str, Any]:
     """What OASIS records."""
-    return {"eta/value": state.inner.step_size}
+    return {"eta": {"value": after.inner.step_size}}
 
 
 ADAHESSIAN = end_to_end(adahessian_case)
-REPLAYS = {
+OASIS = frozenset({"grad_prev_point"})
+OPTIMIZERS: Any = {
     "adahessian, block averaging of 2-D leaves (fairseq code)": ADAHESSIAN,
     "adahessian, per-coordinate with conv-kernel averaging (vision code)": ADAHESSIAN,
     "sophia_g (authors' code)": sophia_authors,
     "sophia_h paper Algorithm 3 (no bias correction, curvature refreshed before use, "
-    "Gaussian probe)": end_to_end(sophia_paper, mean=True),
+    "Gaussian probe)": end_to_end(sophia_paper, curvature),
     "sophia_h as in optax.contrib (bias-corrected momentum, curvature refreshed after "
-    "use)": end_to_end(sophia_optax, mean=True),
+    "use)": end_to_end(sophia_optax, curvature),
     "oasis, adaptive step, deterministic": end_to_end(
-        oasis_case(full_batch=True), step_size
+        oasis_case(full_batch=True), step_size, OASIS
     ),
     "oasis, adaptive step, stochastic": end_to_end(
-        oasis_case(full_batch=False), step_size
+        oasis_case(full_batch=False), step_size, OASIS
     ),
 }

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -64,6 +64,12 @@ class Case:
             for k, v in self.arrays.items()
             if k.startswith(prefix + "/")
         }
+
+    def and_also(self, arrays: Mapping[str, np.ndarray]) -> "Case":
+        """The case with more arrays."""
+        other = Case(self.path)
+        vars(other)["arrays"] = {**self.arrays, **arrays}
+        return other
 
     @property
     def fields(self) -> Fields:
@@ -140,6 +146,8 @@ class Run:
       objective: the same -> the loss as a function of the parameters. The case is then
         run from it alone: the recorded gradients are held against its own.
       inputs: the kinds that were recorded as input and are not held against ours.
+      derived: 'extra/<t>/<kind>/<leaf>' worked out from what was recorded, to be taken
+        as recorded too.
     """
 
     tx: optax.GradientTransformation
@@ -148,6 +156,7 @@ class Run:
     extra: Callable[[dict[str, Any]], dict[str, Any]] = lambda recorded: {}
     objective: Callable[[dict[str, Any]], Callable[[Any], Any]] | None = None
     inputs: frozenset[str] = frozenset()
+    derived: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def update(self, grads: Any, state: Any, params: Any, recorded: Any) -> Any:
         """(gradients, updates, state) of a step."""
@@ -163,6 +172,7 @@ class Run:
 def replay_steps(run: Any, case: Case, dtype: str) -> None:
     """Every recorded step, each from our own previous parameters."""
     run = run if isinstance(run, Run) else Run(run)
+    case = case.and_also(run.derived)
     cast = lambda tree: {k: jax.numpy.asarray(v, dtype) for k, v in tree.items()}
     params = cast(case.group("param"))
     state = run.prepare(run.tx.init(params), case, dtype)

@@ -30,26 +30,13 @@ from orthoptax.transforms import (
     scaled_gd,
     with_curvature,
 )
-from tests.golden.curvature import probes
+from tests.golden.curvature import OBJECTIVE, probes, quartic
 from tests.golden.replay import Case, Fields, Run, close
-
-OBJECTIVE = frozenset({"objective"})
 
 
 def value(recorded: dict[str, Any]) -> dict[str, Any]:
     """The loss as it was handed over."""
     return {"value": recorded["loss/value"]}
-
-
-def quartic(recorded: dict[str, Any]) -> Any:
-    """The objective of most cases: leaves in the order of their names, in C order."""
-    m, q, c = (recorded[f"objective/{name}"] for name in ("M", "q", "c"))
-
-    def loss(params: Any) -> jax.Array:
-        x = jnp.concatenate([params[name].ravel() for name in sorted(params)])
-        return (x - c) @ m @ (x - c) / 2 + jnp.sum(q * x**4) / 4
-
-    return loss
 
 
 def aegd_case(case: Case) -> Run:

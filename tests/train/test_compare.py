@@ -13,6 +13,7 @@ from orthoptax.train import results
 FILES = {
     "curves.jsonl",
     "curves.png",
+    "gradients.png",
     "learning_rates.png",
     "manifest.json",
     "table.txt",
@@ -41,6 +42,7 @@ def small(text, out, *more):
         (("--learning-rates", "inf"), "learning rate inf is out of range."),
         (("--learning-rates", "0.1", "0.1"), "--learning-rates has a value twice."),
         (("--steps", "0"), "--steps is 0. Expected a number of steps, at least 1."),
+        (("--gradients", "0"), "--gradients is 0. Expected a number of gradients, at"),
         (("--seeds",), "--seeds has no value."),
         (("--learning-rates", "fast"), "--learning-rates"),
     ],
@@ -101,7 +103,8 @@ def test_the_folder_holds_the_results_and_nothing_else(whole, contents, text):
 
 def test_the_printed_table_has_what_was_asked_for(whole):
     _, output, _ = whole
-    for column in ("seconds", "ms/step", "compile s", "state bytes", "zlib -9"):
+    clock = ("seconds", "ms/step", "compile s")
+    for column in (*clock, "grads/step", "state bytes", "zlib -9"):
         assert column in output
     # Adam keeps two copies of each of 139,584 parameters and a counter, 4 bytes each.
     assert f"{4 * (2 * 139_584 + 1):,}" in output
@@ -135,6 +138,20 @@ def test_resuming_what_is_complete_shows_the_table_again(whole, run, contents):
     assert contents(out) == files
     table = before[before.index(" optimizer") : before.index("target:")]
     assert table in output  # times and all: nothing was trained or compiled
+
+
+@pytest.mark.slow  # test_costs.py has the parts
+def test_a_budget_of_gradients(run, text, tmp_path):
+    out = tmp_path / "out"
+    words = small(text, out, "--gradients", 8, "--learning-rates", 0.01)
+    status, output = run(*words, "--optimizers", "adamw", "muon")
+    assert status == 0, output
+    manifest = json.loads((out / "manifest.json").read_text())
+    cost = manifest["cost"]["muon"]["gradients_per_step"]
+    assert cost > 1  # Newton-Schulz
+    rows = results.read(out / "curves.jsonl")
+    ends = {row["optimizer"]: row["step"] for row in rows}
+    assert ends == manifest["steps"] == {"adamw": 8, "muon": int(8 / cost)}
 
 
 def test_a_used_folder_is_refused_and_a_changed_resume_too(whole, run):

@@ -23,6 +23,10 @@ MANIFEST = {
         "zlib_bits_per_byte": 1.5,
     },
     "optimizer_state_bytes": {"adamw": 1000, "muon": 500},
+    "cost": {
+        "adamw": {"gradients_per_step": 1.0, "at_least": False},
+        "muon": {"gradients_per_step": 1.25, "at_least": True},
+    },
 }
 FINALS = {  # (optimizer, rate): validation losses at steps 0, 2, 4 of the first seed
     ("adamw", 0.1): (5.0, 4.0, 3.0),
@@ -54,9 +58,9 @@ def test_table_without_a_clock(tmp_path):
     text = report.text(summarize(tmp_path), timed=False)
     (adamw, adamw_rates), (muon, muon_rates) = lines(text, "adamw"), lines(text, "muon")
     bits = f"{2.1 / math.log(2):.3f}"
-    assert adamw == ["adamw", "0.2", "2.1000", bits, "4", "1,000"]
+    assert adamw == ["adamw", "0.2", "2.1000", bits, "4", "1.00", "1,000"]
     assert muon[:3] == ["muon", "<0.1", "1.1000"]  # its best rate ends the grid
-    assert muon[4:] == ["2", "500"]  # 2.0 and 2.2, mean 2.1: reached at step 2
+    assert muon[4:] == ["2", ">1.25", "500"]  # 2.0 and 2.2, mean 2.1: reached at step 2
     assert adamw_rates == ["adamw", "3.1000", "2.1000", "2.6000"]
     assert muon_rates == ["muon", "1.1000", "1.3000", "diverged", "2"]
     assert "1.500 bits/byte" in text
@@ -64,12 +68,27 @@ def test_table_without_a_clock(tmp_path):
     assert "best rate at an end" in text
     assert "diverged: the loss" in text
     assert "ms/step" not in text
+    assert ">: a loop whose length depends on the data" in text
+    assert "one every 2 steps;" in text
+
+
+def test_a_budget_is_told(tmp_path):
+    summary = summarize(tmp_path, gradients=6, steps={"adamw": 6, "muon": 4})
+    text = report.text(summary, timed=False)
+    assert "bytes a step, 6 gradients" in text
+    assert "one every 2 gradients;" in text
+
+
+def test_what_was_spent_is_along_a_curve(tmp_path):
+    curves = summarize(tmp_path).curves
+    spent = {c.optimizer: c.gradients for c in curves if c.learning_rate == 0.1}
+    assert spent == {"adamw": [0, 2, 4], "muon": [0, 2.5, 5]}
 
 
 def test_table_with_a_clock(tmp_path):
     text = report.text(summarize(tmp_path), timed=True)
     # 0.5 s to step 2, another 1.0 s to step 4: 250 and 500 milliseconds
-    assert lines(text, "adamw")[0][4:] == ["4", "1.5", "375.0", "-", "1,000"]
+    assert lines(text, "adamw")[0][4:] == ["4", "1.5", "375.0", "-", "1.00", "1,000"]
     assert lines(text, "muon")[0][4:8] == ["2", "0.5", "375.0", "7.5"]
 
 
@@ -85,8 +104,8 @@ def test_everything_diverged(tmp_path):
     text = report.text(summary, timed=True)
     assert lines(text, "adamw")[0][1:5] == ["-", "diverged", "diverged", "-"]
     assert "none, it diverged" in text
-    for picture in (plots.curves(summary), plots.learning_rates(summary)):
-        assert picture.startswith(b"\x89PNG")
+    for plot in (plots.curves, plots.gradients, plots.learning_rates):
+        assert plot(summary).startswith(b"\x89PNG")
 
 
 def test_a_target_out_of_reach(tmp_path):
@@ -100,7 +119,8 @@ def test_plots_depend_on_the_numbers_alone(tmp_path):
     shifted = {key: tuple(x + 0.3 for x in losses) for key, losses in FINALS.items()}
     (tmp_path / "other").mkdir()
     other = summarize(tmp_path / "other", shifted)
-    for plot in (plots.curves, plots.learning_rates):
+    for plot in (plots.curves, plots.gradients, plots.learning_rates):
         assert plot(summary) == plot(summary)
         assert plot(summary) != plot(other)
         assert b"Software" not in plot(summary)
+    assert plots.gradients(summary) != plots.curves(summary)

@@ -60,11 +60,11 @@ def flops_of(jaxpr: Any) -> Flops:
     """The sum over the equations."""
     total: Flops = Counter()
     for equation in jaxpr.eqns:
-        total.update(_equation(equation))
+        total.update(flops_of_equation(equation))
     return total
 
 
-def _equation(equation: Any) -> Flops:
+def flops_of_equation(equation: Any) -> Flops:
     """One equation and what it calls."""
     name = equation.primitive.name
     if name == "dot_general":

@@ -127,3 +127,30 @@ def test_what_mfac_cannot_hold_is_refused():
     ):
         jax.eval_shape(mfac(0.1, max_bytes=63_999_999).init, params)
     jax.eval_shape(mfac(0.1, max_bytes=64_000_000).init, params)
+
+
+@pytest.mark.parametrize(("damping", "rests"), [(0.06, True), (0.04, False)])
+def test_without_noise_mfac_rests_if_its_damping_is_large(damping, rests):
+    # At rate 0.1 and curvature 1 the bound is 0.05. NumPy inverts F as it is written.
+    h, m = np.asarray([1.0, 0.3, 0.05]), 8
+    tx, w, window = mfac(0.1, window=m, damping=damping), np.ones(3), np.zeros((m, 3))
+
+    @jax.jit
+    def run(w):
+        def step(carry, _):
+            w, state = carry
+            updates, state = tx.update(h * w, state, w)
+            return (w + updates, state), w + updates
+
+        return jax.lax.scan(step, (w, tx.init(w)), length=150)[1]
+
+    want = []
+    for t in range(150):
+        window[t % m] = h * w
+        fisher = damping * np.eye(3) + window.T @ window / m
+        w = w - 0.1 * np.linalg.solve(fisher, h * w)
+        want.append(w)
+    seen = np.asarray(run(jnp.ones(3)))
+    np.testing.assert_allclose(seen[:20], want[:20], rtol=1e-3, atol=1e-5)
+    for steps in (seen, np.asarray(want)):
+        assert (np.abs(steps[-20:]).max() < 1e-3) == rests

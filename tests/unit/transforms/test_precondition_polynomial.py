@@ -12,7 +12,9 @@ VALUES = np.asarray([5.0, 2.0, 1.0])
 G = np.asarray([1.0, -3.0, 2.0])
 
 
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+# At the outer ones tr(B^2) is a float32, but the square of tr(B), or a product B (B G),
+# is none: only what was divided by the trace first is.
+@pytest.mark.parametrize("unit", [6e-20, 1e-12, 1.0, 1e12, 3e18])
 def test_divided_by_its_scale_the_unit_of_the_matrix_is_not_seen(unit):
     # Degree 2 of 3 is det(B) B^-1, and e_2 = 5*2 + 5*1 + 2*1.
     values = unit * VALUES
