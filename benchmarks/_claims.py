@@ -162,16 +162,21 @@ def regression() -> tasks.Task:
         model = Net(rngs=nnx.Rngs(jax.random.key(seed)))
         return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
+    inputs = lambda batch: batch.astype(jnp.float32) / 127.5 - 1
+    outputs = lambda params, batch: nnx.merge(graph, params)(inputs(batch))
+
     def loss(params: Any, batch: jax.Array) -> jax.Array:
-        x = batch.astype(jnp.float32) / 127.5 - 1
-        y = jnp.sin(jnp.matmul(x, waves)).sum(axis=-1, keepdims=True) / 4
-        return jnp.mean(jnp.square(nnx.merge(graph, params)(x) - y))
+        waving = jnp.sin(jnp.matmul(inputs(batch), waves))
+        y = waving.sum(axis=-1, keepdims=True) / 4
+        return jnp.mean(jnp.square(outputs(params, batch) - y))
 
     draw = lambda key: np.random.default_rng(key).integers(
         0, 256, size=(128, 8), dtype=np.uint8
     )
     held = np.stack([draw((2**31, i)) for i in range(8)])
-    return tasks.Task(initial, loss, lambda seed, step: draw((seed, step)), held)
+    return tasks.Task(
+        initial, loss, lambda seed, step: draw((seed, step)), held, outputs
+    )
 
 
 @functools.cache

@@ -22,6 +22,19 @@ def data():
     return x, jnp.tanh(x @ jnp.asarray(rng.normal(size=(8, 2)), jnp.float32))
 
 
+def told(outputs, y, value):
+    """What `update` may ask for; the loss is minus a log-likelihood (variance 1/2)."""
+    loss = lambda params: jnp.mean((outputs(params) - y) ** 2)
+    return {
+        "value": value,
+        "obj_fn": loss,
+        "grad_fn": jax.grad(loss),
+        "logits_fn": outputs,
+        "sample_fn": lambda key, o: o + jax.random.normal(key, o.shape) / 2**0.5,
+        "nll_fn": lambda o, labels: (jnp.mean((o - labels) ** 2), o.size),
+    }
+
+
 class Linen(nn.Module):
     """Two layers, one a matrix and one the head; sharding metadata on the matrix."""
 
@@ -56,12 +69,10 @@ def test_linen_train_state_learns(subject):
     @jax.jit
     def run(state):
         def step(state, _):
-            def loss(params):
-                return jnp.mean((state.apply_fn({"params": params}, x) - y) ** 2)
-
+            outputs = lambda params: state.apply_fn({"params": params}, x)
+            loss = lambda params: jnp.mean((outputs(params) - y) ** 2)
             value, grads = jax.value_and_grad(loss)(state.params)
-            told = {"value": value, "obj_fn": loss, "grad_fn": jax.grad(loss)}
-            return applied(subject, state, grads, told), value
+            return applied(subject, state, grads, told(outputs, y, value)), value
 
         return jax.lax.scan(step, state, length=60)[1]
 
@@ -69,11 +80,11 @@ def test_linen_train_state_learns(subject):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def applied(subject, state, grads, told):
+def applied(subject, state, grads, extra):
     """The state after a step; `apply_gradients` passes on no extra arguments."""
     if not subject.needs:
         return state.apply_gradients(grads=grads)
-    updates, inner = state.tx.update(grads, state.opt_state, state.params, **told)
+    updates, inner = state.tx.update(grads, state.opt_state, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
     return state.replace(step=state.step + 1, params=params, opt_state=inner)
 
@@ -88,12 +99,8 @@ def test_nnx_optimizer_learns(subject):
     def step(model, optimizer):
         value, grads = nnx.value_and_grad(lambda m: jnp.mean((m(x) - y) ** 2))(model)
         graph = nnx.graphdef(model)
-
-        def loss(params):
-            return jnp.mean((nnx.merge(graph, params)(x) - y) ** 2)
-
-        told = {"value": value, "obj_fn": loss, "grad_fn": jax.grad(loss)}
-        optimizer.update(model, grads, **{n: told[n] for n in subject.needs})
+        extra = told(lambda params: nnx.merge(graph, params)(x), y, value)
+        optimizer.update(model, grads, **{n: extra[n] for n in subject.needs})
         return value
 
     losses = [step(model, optimizer) for _ in range(60)]
