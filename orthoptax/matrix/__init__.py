@@ -72,6 +72,7 @@ from orthoptax.matrix.schedules import (
     ROOT_BY_SHAPE,
     TURBO,
 )
+from orthoptax.matrix.symmetric import block_products
 
 __all__ = [
     "CUBIC5",
@@ -99,6 +100,7 @@ __all__ = [
     "Minimax",
     "aol",
     "best_restarts",
+    "block_products",
     "by_shape",
     "cans",
     "cans_schedule",
