@@ -11,7 +11,7 @@ from orthoptax.matrix.balls import (
 )
 from orthoptax.matrix.by_shape import by_shape
 from orthoptax.matrix.choose import Chosen, cheapest, cost, margin, satisfies
-from orthoptax.matrix.chosen import BY_GAIN, OURS, OURS_16_BITS
+from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS, OURS, OURS_16_BITS
 from orthoptax.matrix.clip import clipped_decay, hard_cap, spectral_clip
 from orthoptax.matrix.degree_17 import DEGREE_17, Factored, degree_17
 from orthoptax.matrix.exact import svd
@@ -91,6 +91,7 @@ from orthoptax.matrix.symmetric import block_products
 
 __all__ = [
     "BY_GAIN",
+    "BY_GAIN_16_BITS",
     "CUBIC5",
     "DEEPSEEK_V4",
     "DEGREE_17",

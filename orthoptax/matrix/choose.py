@@ -62,7 +62,7 @@ def measures(schedule: Schedule, gain: float = 1.0) -> Measures:
     Example:
       >>> from orthoptax.matrix.schedules import JORDAN
       >>> round(measures(JORDAN).slope)
-      526
+      522
 
     Source: ours.
     """

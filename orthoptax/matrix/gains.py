@@ -14,7 +14,7 @@ from orthoptax._check import in_range, is_callable, message
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scaled, Schedule
 from orthoptax.matrix import inner as _inner
-from orthoptax.matrix.chosen import BY_GAIN
+from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS
 from orthoptax.matrix.gram_norms import schatten_8
 from orthoptax.matrix.newton_schulz import newton_schulz
 
@@ -39,7 +39,8 @@ def by_gain(
     this is an option.
 
     Args:
-      table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`. Static.
+      table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`, or for 16-bit
+        products `BY_GAIN_16_BITS`. Static.
       kernel: makes a `Polar` of a schedule, a `scale` and the arguments below; None:
         `newton_schulz`. Static.
       compute_dtype: see `newton_schulz`. Static.
@@ -56,7 +57,9 @@ def by_gain(
 
     Source: ours.
     """
-    table = BY_GAIN if table is None else table
+    if table is None:
+        short = compute_dtype is not None and jnp.finfo(compute_dtype).bits < 32
+        table = BY_GAIN_16_BITS if short else BY_GAIN
     kernel = newton_schulz if kernel is None else kernel
     is_callable("by_gain", "kernel", kernel, "orthoptax.matrix.newton_schulz")
     for gain in table:

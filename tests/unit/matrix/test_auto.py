@@ -92,8 +92,15 @@ def test_explanation_is_a_table():
     assert "9 17 9" in text
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (8, 24)])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((8, 8), "float32"),
+        ((8, 24), "bfloat16"),
+        pytest.param((8, 24), "float32", marks=pytest.mark.slow),
+        pytest.param((8, 8), "bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_hard_matrices(shape, dtype):
     polar = jax.jit(auto(compute_dtype=dtype, hardware=HALVED))
     mats = hard_matrices(8)
@@ -116,7 +123,8 @@ def test_twenty_decades_and_transposes():
     one = polar(x)
     for power in (-33, 33):  # 10^-10 and 10^10
         np.testing.assert_array_equal(polar(x * 2.0**power), one)
-    np.testing.assert_array_equal(jax.jit(small_side_first(auto()))(x.T).T, one)
+    back = jax.jit(small_side_first(auto()))(x.T).T
+    np.testing.assert_allclose(back, one, rtol=0, atol=2e-5)
 
 
 def test_columns_over_a_mesh():

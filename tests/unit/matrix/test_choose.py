@@ -22,15 +22,26 @@ from orthoptax.matrix import (
     newton_schulz,
     satisfies,
 )
-from orthoptax.matrix.chosen import OURS_16_BITS_ERROR, OURS_ERROR
+from orthoptax.matrix.chosen import (
+    BY_GAIN_16_BITS,
+    OURS_16_BITS_ERROR,
+    OURS_ERROR,
+)
 
 CHOSEN = {  # gain: degrees and lower end, as `cheapest` finds them
     1.0: ((9, 17, 9), 0.0023063730599435783),
     1.5: ((5, 17, 9), 0.0029622738769049745),
     3.0: ((9, 17, 3), 0.006598592296392085),
-    "16 bits": ((5, 3, 9, 9), 0.0017957005032874435),
     8.0: ((5, 3, 9), 0.014698647762946755),
 }
+IN_16_BITS = {
+    1.0: ((5, 3, 9, 9), 0.0017957005032874435),
+    1.5: ((9, 9, 9), 0.0028176437256694892),
+    3.0: ((9, 5, 9), 0.006276422422360849),
+    8.0: ((5, 3, 9), 0.014698647762946755),
+}
+TABLES = {"any": (CHOSEN, BY_GAIN), "16 bits": (IN_16_BITS, BY_GAIN_16_BITS)}
+EVERY = [(name, gain) for name, (chosen, _) in TABLES.items() for gain in chosen]
 
 
 def no_steep_ends(degrees):
@@ -104,10 +115,10 @@ def test_the_rule_knows_better_from_worse():
     assert not satisfies(flat)
 
 
-@pytest.mark.parametrize("name", CHOSEN)
-def test_committed_schedules_are_regenerated_and_satisfy_the_rule(name):
-    (degrees, lower), gain = CHOSEN[name], 1.0 if name == "16 bits" else name
-    schedule = OURS_16_BITS if name == "16 bits" else BY_GAIN[gain]
+@pytest.mark.parametrize(("name", "gain"), EVERY)
+def test_committed_schedules_are_regenerated_and_satisfy_the_rule(name, gain):
+    chosen, table = TABLES[name]
+    (degrees, lower), schedule = chosen[gain], table[gain]
     made = composition(degrees, lower=lower, widen=1.005)
     for ours, theirs in zip(schedule, made, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
@@ -117,15 +128,15 @@ def test_committed_schedules_are_regenerated_and_satisfy_the_rule(name):
     classic = np.abs(values(JORDAN, x) - 1)
     onward = lambda v: np.maximum.accumulate(v[::-1])[::-1]
     assert np.all(onward(ours) <= onward(classic) + 1e-12)
-    assert set(CHOSEN) == {*BY_GAIN, "16 bits"}
+    assert set(chosen) == set(table)
 
 
 def test_stated_errors():
-    for name, error in ((1.0, OURS_ERROR), ("16 bits", OURS_16_BITS_ERROR)):
-        schedule = OURS if name == 1.0 else OURS_16_BITS
-        x = np.geomspace(CHOSEN[name][1], 1, 20001)
-        found = np.abs(values(schedule, x) - 1).max()
-        assert 0.99 * error < found <= error
+    x = np.geomspace(CHOSEN[1.0][1], 1, 20001)
+    assert 0.99 * OURS_ERROR < np.abs(values(OURS, x) - 1).max() <= OURS_ERROR
+    x = np.geomspace(IN_16_BITS[1.0][1], 1, 20001)
+    found = np.abs(values(OURS_16_BITS, x) - 1).max()
+    assert 0.99 * OURS_16_BITS_ERROR < found <= OURS_16_BITS_ERROR
 
 
 def test_the_targets_by_formula():
@@ -142,12 +153,12 @@ def test_the_targets_by_formula():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHOSEN)
-def test_the_search_finds_what_is_committed(name):
-    options = {"degrees": (3, 5, 7, 9)} if name == "16 bits" else {"gain": name}
-    found = cheapest(allowed=no_steep_ends, **options)  # type: ignore[arg-type]
-    assert found.degrees == CHOSEN[name][0]
-    assert found.lower == pytest.approx(CHOSEN[name][1], rel=1e-9)
+@pytest.mark.parametrize(("name", "gain"), EVERY)
+def test_the_search_finds_what_is_committed(name, gain):
+    degrees = (3, 5, 7, 9) if name == "16 bits" else (3, 5, 7, 9, 17)
+    found = cheapest(gain=gain, degrees=degrees, allowed=no_steep_ends)
+    assert found.degrees == TABLES[name][0][gain][0]
+    assert found.lower == pytest.approx(TABLES[name][0][gain][1], rel=1e-9)
 
 
 def test_a_short_search():
