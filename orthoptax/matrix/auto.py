@@ -35,7 +35,7 @@ class Hardware(NamedTuple):
     instead, such as a kernel. price: what those cost, compared with a plain product.
     """
 
-    halve: int = 512
+    halve: int = 256
     products: Products | None = None
     price: float = 0.5
 
@@ -70,7 +70,7 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         head = ("form", "degrees", "restarts", "halved", "FLOPs", "of classic", "error")
-        rows = [head]
+        rows: list[tuple[str, ...]] = [head]
         for c in self.candidates:
             rows.append(
                 (
