@@ -111,6 +111,9 @@ def test_the_rule_knows_better_from_worse():
     assert satisfies(DEEPSEEK_V4)
     assert not satisfies(CUBIC5)
     assert not satisfies(JORDAN[:4])
+    slow = composition((9, 17, 9), lower=2.5e-3, widen=1.005)  # its band is no worse
+    assert np.prod([stage[0] for stage in slow]) > np.prod([s[0] for s in JORDAN])
+    assert not satisfies(slow)  # but beside its plateau, nearer 1, its slope is
     flat = (*JORDAN[:4], (3.4445 / 2, -4.775 / 2, 2.0315 / 2))  # half as long
     assert not satisfies(flat)
 
