@@ -15,15 +15,29 @@ class Scaled(NamedTuple):
     """What a scale makes of a matrix.
 
     x: the matrix, divided. gram: x x^H of the divided matrix, where the scale had to
-    form it anyway, so that the first stage need not; else None.
+    form it anyway, so that the first stage need not; else None. square: gram gram, the
+    same.
     """
 
     x: jax.Array
     gram: jax.Array | None = None
+    square: jax.Array | None = None
 
 
 Scale = Callable[..., Scaled]
 """scale(x, inner): x divided so that its singular values fit the schedule."""
+
+
+class Products(NamedTuple):
+    """Products whose results are Hermitian, so that one triangle of them is enough.
+
+    gram: (x, precision) -> x x^H of (..., m, n) arrays. commuting: (a, b, precision) ->
+    a b of Hermitian (..., m, m) arrays that commute. Operands come in the dtype to
+    multiply in; results are exactly Hermitian, in float32 or wider.
+    """
+
+    gram: Callable[[jax.Array, Any], jax.Array]
+    commuting: Callable[[jax.Array, jax.Array, Any], jax.Array]
 
 
 class Polar(Protocol):

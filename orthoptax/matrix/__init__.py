@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arithmetic on (..., m, n) arrays: polar factors, their scales and schedules."""
 
+from orthoptax.matrix.auto import Candidate, Explanation, Hardware, auto, explain
 from orthoptax.matrix.balls import (
     column_ball,
     frobenius_ball,
@@ -9,9 +10,12 @@ from orthoptax.matrix.balls import (
     spectral_ball,
 )
 from orthoptax.matrix.by_shape import by_shape
+from orthoptax.matrix.choose import Chosen, cheapest, cost, margin, satisfies
+from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS, OURS, OURS_16_BITS
 from orthoptax.matrix.clip import clipped_decay, hard_cap, spectral_clip
 from orthoptax.matrix.degree_17 import DEGREE_17, Factored, degree_17
 from orthoptax.matrix.exact import svd
+from orthoptax.matrix.gains import by_gain
 from orthoptax.matrix.generate import (
     CansSchedule,
     cans,
@@ -20,7 +24,13 @@ from orthoptax.matrix.generate import (
     polar_express,
 )
 from orthoptax.matrix.gram import gram_newton_schulz
-from orthoptax.matrix.gram_norms import aol, gelfand, schatten, spectral
+from orthoptax.matrix.gram_norms import (
+    aol,
+    gelfand,
+    schatten,
+    schatten_8,
+    spectral,
+)
 from orthoptax.matrix.inner import Inner, local
 from orthoptax.matrix.inverse_fisher import (
     InverseFisher,
@@ -48,7 +58,12 @@ from orthoptax.matrix.qr import (
     householder_qr,
     randomized_cholesky_qr,
 )
-from orthoptax.matrix.restarts import best_restarts, fewest_restarts, restart_metric
+from orthoptax.matrix.restarts import (
+    best_restarts,
+    fewest_restarts,
+    quiet_restarts,
+    restart_metric,
+)
 from orthoptax.matrix.roots import (
     NEWTON_ROOT,
     POLAR_EXPRESS_ROOT,
@@ -72,8 +87,11 @@ from orthoptax.matrix.schedules import (
     ROOT_BY_SHAPE,
     TURBO,
 )
+from orthoptax.matrix.symmetric import block_products
 
 __all__ = [
+    "BY_GAIN",
+    "BY_GAIN_16_BITS",
     "CUBIC5",
     "DEEPSEEK_V4",
     "DEGREE_17",
@@ -82,6 +100,8 @@ __all__ = [
     "NEMO_AOL",
     "NEMO_CANS",
     "NEWTON_ROOT",
+    "OURS",
+    "OURS_16_BITS",
     "POLAR_EXPRESS",
     "POLAR_EXPRESS_8",
     "POLAR_EXPRESS_101",
@@ -91,25 +111,35 @@ __all__ = [
     "QUINTIC",
     "ROOT_BY_SHAPE",
     "TURBO",
+    "Candidate",
     "CansSchedule",
+    "Chosen",
+    "Explanation",
     "Factored",
     "Halley",
+    "Hardware",
     "Inner",
     "InverseFisher",
     "Minimax",
     "aol",
+    "auto",
     "best_restarts",
+    "block_products",
+    "by_gain",
     "by_shape",
     "cans",
     "cans_schedule",
+    "cheapest",
     "cholesky_qr",
     "cholesky_qr2",
     "clipped_decay",
     "column_ball",
     "composition",
+    "cost",
     "degree_17",
     "eigen_root",
     "elementary_symmetric",
+    "explain",
     "fewest_restarts",
     "frobenius",
     "frobenius_add",
@@ -124,6 +154,7 @@ __all__ = [
     "inverse_fisher_of",
     "inverse_fisher_product",
     "local",
+    "margin",
     "minimax",
     "newton_schulz",
     "newton_schulz_root",
@@ -133,11 +164,14 @@ __all__ = [
     "polar_express_root",
     "precondition_with",
     "qdwh",
+    "quiet_restarts",
     "radial_brake",
     "randomized_cholesky_qr",
     "restart_metric",
     "row_ball",
+    "satisfies",
     "schatten",
+    "schatten_8",
     "sign_ball",
     "small_side_first",
     "spectral",

@@ -14,7 +14,7 @@ from orthoptax._check import is_callable, message
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Scale
 from orthoptax.matrix import inner as _inner
-from orthoptax.matrix.newton_schulz import plus_identity
+from orthoptax.matrix.forms import plus_identity
 from orthoptax.matrix.norms import frobenius
 
 
@@ -157,7 +157,7 @@ def degree_17(
         wide = work_dtype(work)
         inner = inner.computing(work, precision)
         small = inner.computing(wide, precision)
-        y, gram = scale(x.astype(wider(x.dtype, wide)), inner)
+        y, gram, _ = scale(x.astype(wider(x.dtype, wide)), inner)
         coefficients = jax.tree.map(lambda c: jnp.asarray(c).astype(wide), table)
 
         def stage(y: jax.Array, p: Factored, gram: jax.Array | None) -> jax.Array:

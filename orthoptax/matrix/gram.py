@@ -12,14 +12,10 @@ from jax.typing import DTypeLike
 
 from orthoptax._check import is_callable
 from orthoptax._dtypes import wider, work_dtype
-from orthoptax._types import Polar, Scale, Schedule
+from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
-from orthoptax.matrix.newton_schulz import (
-    newton_schulz,
-    plus_identity,
-    powers,
-    usable,
-)
+from orthoptax.matrix.forms import Form, evaluate, forms, plus_identity
+from orthoptax.matrix.newton_schulz import newton_schulz, usable
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.restarts import fewest_restarts, inside
 from orthoptax.matrix.schedules import POLAR_EXPRESS_105
@@ -32,6 +28,7 @@ def gram_newton_schulz(
     scale: Scale | None = None,
     compute_dtype: DTypeLike | None = None,
     precision: lax.PrecisionLike = None,
+    products: Products | None = None,
 ) -> Polar:
     """`newton_schulz` for wide matrices: the long side is touched at block ends only.
 
@@ -56,6 +53,7 @@ def gram_newton_schulz(
         float32 or wider. None: float32 for 16-bit input, else the input's. Static.
       precision: of every product; None means HIGHEST. Restarts are chosen for float32:
         with less, pass `best_restarts` of that precision. Static.
+      products: as in `newton_schulz`; here all but the products with X. Static.
     Returns: a `Polar`; each matrix of a batch is its own. 0 goes to 0.
     Raises: ValueError for an unusable schedule, or a restart that is not inside it.
     Example:
@@ -74,26 +72,31 @@ def gram_newton_schulz(
     starts = fewest_restarts(rows) if restarts is None else restarts
     starts = sorted({*inside("gram_newton_schulz", rows, starts)})
     ends = itertools.pairwise([0, *starts, len(rows)])
-    blocks = [rows[start:end] for start, end in ends]
+    every = forms(rows)
+    blocks = [every[start:end] for start, end in ends]
     scale = frobenius() if scale is None else scale
     is_callable("gram_newton_schulz", "scale", scale, "frobenius()")
-    square = newton_schulz(
-        rows, scale=scale, compute_dtype=compute_dtype, precision=precision
+    whole = newton_schulz(
+        rows,
+        scale=scale,
+        compute_dtype=compute_dtype,
+        precision=precision,
+        products=products,
     )
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         height, width = inner.shape(x)
         if height >= width and inner.axis_name is None:
-            return square(x, inner=inner)  # type: ignore[call-arg]
+            return whole(x, inner=inner)  # type: ignore[call-arg]
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)
-        inner = inner.computing(work, precision)
-        small = inner.computing(wide, precision)
-        y, r = scale(x.astype(wider(x.dtype, wide)), inner)
+        inner = inner.computing(work, precision, products)
+        small = inner.computing(wide, precision, products)
+        y, r, square = scale(x.astype(wider(x.dtype, wide)), inner)
         y = y.astype(work)
         for block in blocks:
             factor = functools.partial(_factor, block, small=small)
-            q = inner.shared(factor, y) if r is None else factor(r)
+            q = inner.shared(factor, y) if r is None else factor(r, square)
             y, r = inner.matmul(q, y).astype(work), None
         return y.astype(x.dtype)
 
@@ -101,15 +104,24 @@ def gram_newton_schulz(
 
 
 def _factor(
-    block: list[tuple[float, ...]], r: jax.Array, small: _inner.Inner
+    block: list[Form],
+    r: jax.Array,
+    square: jax.Array | None = None,
+    *,
+    small: _inner.Inner,
 ) -> jax.Array:
     """Q such that the stages of the block take X to Q X, from R = X X^H."""
     q: Any = None
-    for i, stage in enumerate(block, 1):
-        c = jnp.asarray(stage, r.dtype)
-        z = powers(c, r, small)
-        q = plus_identity(z, c[0]) if q is None else c[0] * q + small.matmul(q, z)
+    for i, form in enumerate(block, 1):
+        form = jax.tree.map(functools.partial(jnp.asarray, dtype=r.dtype), form)
+        z = evaluate(form, r, small, square)
+        square = None
+        q = (
+            plus_identity(z, form.alpha)
+            if q is None
+            else form.alpha * q + small.commuting(q, z)
+        )
         if i < len(block):
-            w = c[0] * r + small.matmul(r, z)
-            r = c[0] * w + small.matmul(z, w)
+            w = form.alpha * r + small.commuting(r, z)
+            r = form.alpha * w + small.commuting(z, w)
     return q

@@ -16,6 +16,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from orthoptax._dtypes import work_dtype
+from orthoptax._types import Products
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Inner:
         are in float32 or wider. Static.
       groups: sets of devices, by their numbers along `axis_name`, all of one size,
         each with a matrix of its own; None: all devices have one. Static.
+      products: who multiplies where the result is Hermitian; None: `matmul`, which
+        computes both triangles. Static.
     Example:
       >>> import jax.numpy as jnp
       >>> x = jnp.asarray([[3.0, 4.0]])
@@ -41,14 +44,18 @@ class Inner:
     precision: lax.PrecisionLike = lax.Precision.HIGHEST
     compute_dtype: DTypeLike | None = None
     groups: tuple[tuple[int, ...], ...] | None = None
+    products: Products | None = None
 
     def computing(
-        self, compute_dtype: DTypeLike | None, precision: lax.PrecisionLike = None
+        self,
+        compute_dtype: DTypeLike | None,
+        precision: lax.PrecisionLike = None,
+        products: Products | None = None,
     ) -> "Inner":
         """The same doors for products of this dtype and precision; None: HIGHEST."""
         precision = lax.Precision.HIGHEST if precision is None else precision
         return dataclasses.replace(
-            self, compute_dtype=compute_dtype, precision=precision
+            self, compute_dtype=compute_dtype, precision=precision, products=products
         )
 
     def matmul(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -67,10 +74,24 @@ class Inner:
 
     def gram(self, x: jax.Array) -> jax.Array:
         """x x^H over the long axis; of one that is cut, half of it is summed."""
-        own = self.matmul(x, jnp.conj(x).mT)
+        own = self.own_gram(x)
         if self.axis_name is None:
             return own
         return unfolded(self.summed(folded(own)), own.shape[-1])
+
+    def own_gram(self, x: jax.Array) -> jax.Array:
+        """x x^H of the columns that are here."""
+        if self.products is None:
+            return self.matmul(x, jnp.conj(x).mT)
+        dtype = x.dtype if self.compute_dtype is None else self.compute_dtype
+        return self.products.gram(x.astype(dtype), self.precision)
+
+    def commuting(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """a b of Hermitian (..., m, m) matrices that commute."""
+        if self.products is None:
+            return self.matmul(a, b)
+        dtype = a.dtype if self.compute_dtype is None else self.compute_dtype
+        return self.products.commuting(a.astype(dtype), b.astype(dtype), self.precision)
 
     def shared(self, fn: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
         """fn(y y^H) for a function of (..., k, k) matrices, each matrix by itself.
@@ -84,7 +105,7 @@ class Inner:
         if self.axis_name is None or self.groups or count < devices:
             return fn(self.gram(y))
         flat = y.reshape(-1, *y.shape[-2:])
-        gram = self.matmul(flat, jnp.conj(flat).mT)
+        gram = self.own_gram(flat)
         gram = jnp.pad(gram, ((0, -count % devices), (0, 0), (0, 0)))
         own = fn(lax.psum_scatter(gram, self.axis_name, tiled=True))
         every = lax.all_gather(own, self.axis_name, tiled=True)

@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 
 from orthoptax._check import is_callable, message
 from orthoptax._dtypes import wider, work_dtype
-from orthoptax._types import Polar, Scale, Schedule
+from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
+from orthoptax.matrix.forms import Form, evaluate, forms
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import JORDAN
 
@@ -24,6 +25,7 @@ def newton_schulz(
     scale: Scale | None = None,
     compute_dtype: DTypeLike | None = None,
     precision: lax.PrecisionLike = None,
+    products: Products | None = None,
     unroll: bool = False,
 ) -> Polar:
     """Drives every singular value toward 1 by a schedule of odd polynomials.
@@ -34,6 +36,9 @@ def newton_schulz(
         G <- X X^H                                    (..., m, m), the short side
         X <- c_0 X + (c_1 G + c_2 G^2 + ...) X
 
+    evaluated with the fewest products and no terms that cancel, see `forms`: none for
+    degree 3, one for 5, two for 7 and 9, three for 11, 13 and 17.
+
     Args:
       schedule: one tuple of coefficients a stage; default `JORDAN`. Static.
       scale: divides X before the first stage, and may hand on its G; default
@@ -41,8 +46,10 @@ def newton_schulz(
       compute_dtype: dtype of the products, which accumulate in float32 or wider; None:
         float32 for 16-bit input, else the input's. Static.
       precision: of every product; None means HIGHEST. Static.
-      unroll: write the stages out instead of looping over those of one degree (to count
-        products, or to trade compile time for a little speed). Static.
+      products: who computes G and the products of its polynomials, all Hermitian; None:
+        plain products. Static.
+      unroll: write the stages out instead of looping over neighbours of one degree (to
+        count products, or to trade compile time for a little speed). Static.
     Returns: a `Polar`; each matrix of a batch is its own. Singular values far below
       1/prod(c_0) of the scale stay small; 0 goes to 0.
     Raises: ValueError if the schedule is empty or a stage is not finite numbers.
@@ -54,48 +61,42 @@ def newton_schulz(
 
     Source: Jordan et al., Muon, 2024; code KellerJordan/Muon@857d1ad, muon.py.
     """
-    stages = _runs(usable("newton_schulz", JORDAN if schedule is None else schedule))
+    rows = usable("newton_schulz", JORDAN if schedule is None else schedule)
+    stages = _runs(forms(rows))
     scale = frobenius() if scale is None else scale
     is_callable("newton_schulz", "scale", scale, "frobenius()")
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)  # norms and sums, never 16-bit
-        inner = inner.computing(work, precision)
-        y, gram = scale(x.astype(wider(x.dtype, wide)), inner)
+        inner = inner.computing(work, precision, products)
+        y, gram, square = scale(x.astype(wider(x.dtype, wide)), inner)
         y = y.astype(work)
 
         def stage(
-            y: jax.Array, c: jax.Array, gram: jax.Array | None = None
+            y: jax.Array,
+            form: Form,
+            gram: jax.Array | None = None,
+            square: jax.Array | None = None,
         ) -> jax.Array:
             gram = inner.gram(y) if gram is None else gram
-            y = c[0] * y.astype(wide) + inner.matmul(powers(c, gram, inner), y)
+            z = evaluate(form, gram, inner, square)
+            y = form.alpha * y.astype(wide) + inner.matmul(z, y)
             return y.astype(work)
 
-        for block in stages:
-            c = jnp.asarray(block).astype(wide)
+        for count, run in stages:
+            run = jax.tree.map(lambda c: jnp.asarray(c).astype(wide), run)
             if gram is not None:  # the scale's, for the first stage of all
-                y, c, gram = stage(y, c[0], gram), c[1:], None
-            if unroll or not len(c):
-                y = functools.reduce(stage, c, y)
+                y = stage(y, _cut(run, 0), gram, square)
+                run, count = _cut(run, slice(1, None)), count - 1
+                gram = square = None
+            if unroll or count < 2:
+                y = functools.reduce(stage, [_cut(run, i) for i in range(count)], y)
             else:
-                y, _ = lax.scan(lambda y, c: (stage(y, c), None), y, c)
+                y, _ = lax.scan(lambda y, form: (stage(y, form), None), y, run)
         return y.astype(x.dtype)
 
     return polar
-
-
-def powers(c: jax.Array, gram: jax.Array, inner: _inner.Inner) -> jax.Array:
-    """c_1 G + c_2 G^2 + ... by Horner, as wide as G."""
-    total = c[-1] * gram
-    for j in range(c.shape[0] - 2, 0, -1):
-        total = c[j] * gram + inner.matmul(total, gram)
-    return total
-
-
-def plus_identity(z: jax.Array, c: jax.Array) -> jax.Array:
-    """Z + c I."""
-    return z + jnp.broadcast_to(c * jnp.eye(z.shape[-1], dtype=z.dtype), z.shape)
 
 
 def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:
@@ -116,6 +117,13 @@ def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:
     return [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
 
 
-def _runs(rows: list[tuple[float, ...]]) -> list[np.ndarray]:
-    """The stages as arrays (stages, coefficients), one a run of equal degree."""
-    return [np.asarray(list(run)) for _, run in itertools.groupby(rows, key=len)]
+def _runs(stages: list[Form]) -> list[tuple[int, Form]]:
+    """(how many, their forms with arrays for numbers) of each run of equal forms."""
+    runs = [list(run) for _, run in itertools.groupby(stages, jax.tree.structure)]
+    stack = lambda *c: np.asarray(c)
+    return [(len(run), jax.tree.map(stack, *run)) for run in runs]
+
+
+def _cut(run: Form, which: int | slice) -> Form:
+    """One stage of a run, or several."""
+    return jax.tree.map(lambda c: c[which], run)

@@ -50,7 +50,7 @@ def frobenius(*, factor: float = 1.0) -> Scale:
     Example:
       >>> import jax.numpy as jnp
       >>> from orthoptax.matrix.inner import local
-      >>> x, _ = frobenius()(jnp.asarray([[3e20, 4e20]]), local)
+      >>> x = frobenius()(jnp.asarray([[3e20, 4e20]]), local).x
       >>> [round(float(v), 3) for v in x[0]]
       [0.6, 0.8]
 

@@ -64,7 +64,7 @@ def qdwh(lower: float | None = None) -> Polar:
         eps = float(jnp.finfo(y.dtype).eps)
         steps = halley_weights(eps if lower is None else lower, eps)
         _whole(inner, steps)
-        y, _ = frobenius()(y, inner)
+        y = frobenius()(y, inner).x
         for step in steps:
             y = (_by_qr if step.c > _QR_ABOVE else _by_cholesky)(y, step, inner)
         return y.astype(x.dtype)

@@ -114,6 +114,52 @@ def fewest_restarts(schedule: Schedule, eta: float = _FLOAT32) -> tuple[int, ...
     return every
 
 
+def quiet_restarts(
+    schedule: Schedule,
+    *,
+    long: float = 2.0**-24,
+    small: float = 2.0**-24,
+    allowed: float = 0.125,
+) -> tuple[int, ...]:
+    """The fewest restarts for which no block amplifies rounding above `allowed`.
+
+    A block of stages with slopes q_1 ... q_k at 0 multiplies X by a Q of that product
+    on the smallest directions, about 1 on the largest. Rounding Q adds `long` of the
+    former to the latter, so their error is long q_1 ... q_k. A stage multiplies R from
+    both sides: after k - 1 of them rounding has left it with eigenvalues of
+    small (q_1 ... q_(k-1))^2 where it has none, of either sign.
+
+    Args:
+      schedule: one tuple of coefficients a stage.
+      long: rounding of the products with X: 2^-24 for float32, 2^-8 for bfloat16.
+      small: rounding of the (m, m) side, float32 in `gram_newton_schulz`.
+      allowed: largest amplified rounding.
+    Returns: the stages, counted from 0, before which a block begins; of equally many
+      the quietest. Before every stage, if nothing less will do.
+    Example:
+      >>> from orthoptax.matrix.chosen import OURS_16_BITS
+      >>> quiet_restarts(OURS_16_BITS), quiet_restarts(OURS_16_BITS, long=2.0**-8)
+      ((), (2,))
+
+    Source: ours.
+    """
+    slopes = [abs(float(stage[0])) for stage in schedule]
+    every = tuple(range(1, len(slopes)))
+
+    def noise(starts: tuple[int, ...]) -> float:
+        blocks = itertools.pairwise([0, *starts, len(slopes)])
+        return max(
+            max(long * math.prod(q), small * math.prod(q[:-1]) ** 2 * (len(q) > 1))
+            for q in (slopes[a:b] for a, b in blocks)
+        )
+
+    for count in range(len(every)):
+        found = min(itertools.combinations(every, count), key=noise)
+        if noise(found) <= allowed:
+            return found
+    return every
+
+
 def _best(
     schedule: Sequence[Sequence[float]], count: int, eta: float
 ) -> tuple[float, tuple[int, ...]]:

@@ -10,7 +10,9 @@ from orthoptax.matrix import (
     CUBIC5,
     POLAR_EXPRESS_101,
     TURBO,
+    Hardware,
     aol,
+    auto,
     by_shape,
     cans,
     degree_17,
@@ -36,6 +38,7 @@ KERNELS = {
     "cans": newton_schulz(cans(3, first=1), scale=gelfand()),
     "gram": gram_newton_schulz(),
     "degree_17": degree_17(),
+    "auto": auto(hardware=Hardware(halve=4)),
     "by_shape": by_shape({(4, 9): CUBIC5}),
     "svd": svd(),
 }

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A schedule for each matrix, by how far its norm allows it to be enlarged."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from orthoptax._check import in_range, is_callable, message
+from orthoptax._dtypes import wider, work_dtype
+from orthoptax._types import Polar, Products, Scaled, Schedule
+from orthoptax.matrix import inner as _inner
+from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS
+from orthoptax.matrix.gram_norms import schatten_8
+from orthoptax.matrix.newton_schulz import newton_schulz
+
+
+def by_gain(
+    table: Mapping[float, Schedule] | None = None,
+    *,
+    kernel: Callable[..., Polar] | None = None,
+    compute_dtype: DTypeLike | None = None,
+    precision: lax.PrecisionLike = None,
+    products: Products | None = None,
+) -> Polar:
+    """Takes the schedule from the matrix: few stages where its spectrum is flat.
+
+        A <- X X^H;   g <- ||X||_F / ||X||_S8  =  ||A||_* ^(1/2) / ||A^2||_F^(1/4)  >= 1
+        X <- X / ||X||_S8;   the schedule of the largest gain in the table up to g
+
+    The norm costs nothing (see `schatten_8`), and after it singular values are g times
+    larger than after the Frobenius norm, for certain. Each matrix takes its own branch,
+    one after the other, so results do not depend on what else is in a stack. They do
+    jump where g passes a gain of the table: rounding may decide there, which is why
+    this is an option.
+
+    Args:
+      table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`, or for 16-bit
+        products `BY_GAIN_16_BITS`. Static.
+      kernel: makes a `Polar` of a schedule, a `scale` and the arguments below; None:
+        `newton_schulz`. Static.
+      compute_dtype: see `newton_schulz`. Static.
+      precision: see `newton_schulz`. Static.
+      products: see `newton_schulz`. Static.
+    Returns: a `Polar`.
+    Raises: ValueError if no schedule is for gain 1, or one for less; and if called with
+      an `inner` that spans a mesh axis, whose devices might disagree.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> polar = by_gain()
+      >>> polar(jnp.diag(jnp.asarray([3.0, -2.0, 0.0]))).round(0).tolist()
+      [[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 0.0]]
+
+    Source: ours.
+    """
+    if table is None:
+        short = compute_dtype is not None and jnp.finfo(compute_dtype).bits < 32
+        table = BY_GAIN_16_BITS if short else BY_GAIN
+    kernel = newton_schulz if kernel is None else kernel
+    is_callable("by_gain", "kernel", kernel, "orthoptax.matrix.newton_schulz")
+    for gain in table:
+        in_range("by_gain", "gain", gain, 1.0)
+    gains = sorted(table)
+    if not gains or gains[0] != 1:
+        raise ValueError(
+            message(
+                "by_gain",
+                f"a table for gains {gains} leaves some matrices without a schedule",
+                "one for gain 1",
+                "Add it",
+            )
+        )
+    options = {
+        "compute_dtype": compute_dtype,
+        "precision": precision,
+        "products": products,
+    }
+
+    def one(x: jax.Array, inner: _inner.Inner) -> jax.Array:
+        work = work_dtype(x.dtype, compute_dtype)
+        wide = wider(x.dtype, work_dtype(work))
+        inner = inner.computing(work, precision, products)
+        scaled = schatten_8()(x.astype(wide), inner)
+        gain = _frobenius(scaled)
+        passed = [gain >= jnp.asarray(g, gain.dtype) for g in gains[1:]]
+        index = sum(p.astype(jnp.int32) for p in passed) if passed else 0
+        handed = lambda *_: scaled
+        branches = [kernel(table[g], scale=handed, **options) for g in gains]
+        return lax.switch(index, branches, x)
+
+    def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
+        if inner.axis_name is not None:
+            raise ValueError(
+                message(
+                    "by_gain",
+                    f"the long axis is cut over {inner.axis_name!r}",
+                    "whole matrices, as each takes its own branch",
+                    "Use newton_schulz(OURS, scale=schatten_8()), or place them whole",
+                )
+            )
+        if x.ndim == 2:
+            return one(x, inner)
+        stack = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+        run: Any = lambda y: one(y, inner)
+        return lax.map(run, stack).reshape(x.shape)
+
+    return polar
+
+
+def gain_of(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
+    """||X||_F / ||X||_S8 of (..., m, n) matrices, shape (...); 0 of zero.
+
+    What `by_gain` chooses by.
+    """
+    return _frobenius(schatten_8()(x.astype(work_dtype(x.dtype)), inner))
+
+
+def _frobenius(scaled: Scaled) -> jax.Array:
+    """||X||_F from X X^H: where ||X||_S8 is 1, the gain."""
+    gram: Any = scaled.gram
+    return jnp.sqrt(jnp.trace(gram, axis1=-2, axis2=-1).real)
