@@ -32,12 +32,15 @@ class Products(NamedTuple):
     """Products whose results are Hermitian, so that one triangle of them is enough.
 
     gram: (x, precision) -> x x^H of (..., m, n) arrays. commuting: (a, b, precision) ->
-    a b of Hermitian (..., m, m) arrays that commute. Operands come in the dtype to
-    multiply in; results are exactly Hermitian, in float32 or wider.
+    a b of Hermitian (..., m, m) arrays that commute. combined: (a, b, plus, weights,
+    precision) -> weights_0 a b + weights_1 plus + weights_2 I of such, where one pass
+    makes it; None: by `commuting` and sums. Operands come in the dtype to multiply in;
+    results are exactly Hermitian, in float32 or wider.
     """
 
-    gram: Callable[[jax.Array, Any], jax.Array]
-    commuting: Callable[[jax.Array, jax.Array, Any], jax.Array]
+    gram: Callable[..., jax.Array]
+    commuting: Callable[..., jax.Array]
+    combined: Callable[..., jax.Array] | None = None
 
 
 class Polar(Protocol):

@@ -107,7 +107,7 @@ def _horner(
     if square is not None and rest:
         total, rest = c[-2] * gram + c[-1] * square, c[:-2]
     for k in rest[::-1]:
-        total = k * gram + inner.commuting(total, gram)
+        total = inner.combined(total, gram, gram, k)
     return total
 
 

@@ -119,9 +119,9 @@ def _factor(
         q = (
             plus_identity(z, form.alpha)
             if q is None
-            else form.alpha * q + small.commuting(q, z)
+            else small.combined(q, z, q, form.alpha)
         )
         if i < len(block):
-            w = form.alpha * r + small.commuting(r, z)
-            r = form.alpha * w + small.commuting(z, w)
+            w = small.combined(r, z, r, form.alpha)
+            r = small.combined(z, w, w, form.alpha)
     return q

@@ -93,6 +93,18 @@ class Inner:
         dtype = a.dtype if self.compute_dtype is None else self.compute_dtype
         return self.products.commuting(a.astype(dtype), b.astype(dtype), self.precision)
 
+    def combined(
+        self, a: jax.Array, b: jax.Array, plus: jax.Array, weight: jax.Array
+    ) -> jax.Array:
+        """weight plus + a b, Hermitian (..., m, m) matrices all, a and b commuting."""
+        if self.products is None or self.products.combined is None:
+            return weight * plus + self.commuting(a, b)
+        dtype = a.dtype if self.compute_dtype is None else self.compute_dtype
+        one = jnp.ones_like(weight)
+        weights = jnp.stack([one, weight, jnp.zeros_like(weight)])
+        a, b = a.astype(dtype), b.astype(dtype)
+        return self.products.combined(a, b, plus, weights, self.precision)
+
     def shared(self, fn: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
         """fn(y y^H) for a function of (..., k, k) matrices, each matrix by itself.
 

@@ -2,6 +2,6 @@
 """Symmetric products by kernels that compute one triangle; Pallas loads when used."""
 
 from orthoptax.matrix.pallas.blocks import Blocks, blocks
-from orthoptax.matrix.pallas.products import PallasProducts, pallas_products
+from orthoptax.matrix.pallas.products import pallas_products
 
-__all__ = ["Blocks", "PallasProducts", "blocks", "pallas_products"]
+__all__ = ["Blocks", "blocks", "pallas_products"]

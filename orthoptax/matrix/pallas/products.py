@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from orthoptax._check import message
 from orthoptax._dtypes import wider, work_dtype
+from orthoptax._types import Products
 from orthoptax.matrix.pallas.blocks import LANES, Blocks, blocks
 
 LEAST = 2 * LANES
 """A shorter side has one block, of which nothing is left out."""
-
-
-class PallasProducts(NamedTuple):
-    """Symmetric products; see `pallas_products`.
-
-    gram: x -> x x^T for (..., m, k). commuting: (a, b) -> a b, for symmetric
-    (..., m, m) that commute, as polynomials of one matrix do. combined: (a, b, plus,
-    weights) -> weights_0 a b + weights_1 plus + weights_2 I of the same kind, `plus`
-    None for none; weights (3,), or (..., 3) for some of each matrix, may be traced.
-    """
-
-    gram: Callable[[jax.Array], jax.Array]
-    commuting: Callable[[jax.Array, jax.Array], jax.Array]
-    combined: Callable[[jax.Array, jax.Array, jax.Array | None, ArrayLike], jax.Array]
 
 
 def pallas_products(
@@ -38,12 +25,13 @@ def pallas_products(
     dtype: DTypeLike | None = None,
     precision: lax.PrecisionLike = None,
     interpret: bool = False,
-) -> PallasProducts:
+) -> Products:
     """Symmetric products that multiply one triangle of blocks, on TPUs.
 
     The lower triangle is computed, and written twice, as it is and mirrored, so that
     the result equals its transpose bit by bit. A polynomial stage in the Gram matrix,
-    c_0 I + c_1 A + c_2 A A, is one pass, `combined(a, a, a, (c_2, c_1, c_0))`.
+    c_0 I + c_1 A + c_2 A A, is one pass, `combined(a, a, a, (c_2, c_1, c_0))`; its
+    weights, (3,), or (..., 3) for some of each matrix, may be traced.
 
     Which form runs is decided where the program is lowered: the kernels on TPUs, plain
     XLA products elsewhere, and everywhere for float64, float16 and complex numbers and
@@ -54,10 +42,11 @@ def pallas_products(
       compute_dtype: what operands are rounded to, in the kernel, where it costs no
         pass over memory; None: nothing. Static.
       dtype: of results; None: float32 or wider. Sums are in float32 or wider. Static.
-      precision: of float32 products, one of `jax.lax.Precision`; None: HIGHEST. HIGH
-        takes three products of 16-bit parts, DEFAULT one. Static.
+      precision: of float32 products, one of `jax.lax.Precision`, where a call does not
+        say it; None: HIGHEST. HIGH takes three products of 16-bit parts, DEFAULT one.
+        Static.
       interpret: run the kernels as XLA operations, on any platform: for tests. Static.
-    Returns: a `PallasProducts`, whose members batch over axes in front.
+    Returns: `Products`, whose members batch over axes in front.
     Raises: ValueError for another precision and, by its members, for shapes that do not
       belong together.
     Example:
@@ -68,11 +57,16 @@ def pallas_products(
 
     Source: ours; one triangle as in BLAS's syrk.
     """
-    chosen = _precision(precision)
+    usual = _precision(precision)
 
     def product(
-        x: jax.Array, y: jax.Array, plus: jax.Array | None, weights: ArrayLike | None
+        x: jax.Array,
+        y: jax.Array,
+        plus: jax.Array | None = None,
+        weights: ArrayLike | None = None,
+        precision: lax.PrecisionLike = None,
     ) -> jax.Array:
+        chosen = usual if precision is None else _precision(precision)
         pair = (x,) if y is x else (x, y)  # the same array is fetched once
         arrays = pair if plus is None else (*pair, plus)
         compute = wider(x.dtype, y.dtype) if compute_dtype is None else compute_dtype
@@ -110,9 +104,9 @@ def pallas_products(
             return kernel(pair, plus, w)
         return lax.platform_dependent(pair, plus, w, tpu=kernel, default=plain)
 
-    return PallasProducts(
-        gram=lambda x: product(x, x, None, None),
-        commuting=lambda a, b: product(a, b, None, None),
+    return Products(
+        gram=lambda x, precision=None: product(x, x, precision=precision),
+        commuting=lambda a, b, precision=None: product(a, b, precision=precision),
         combined=product,
     )
 
