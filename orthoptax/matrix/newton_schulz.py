@@ -46,8 +46,8 @@ def newton_schulz(
       compute_dtype: dtype of the products, which accumulate in float32 or wider; None:
         float32 for 16-bit input, else the input's. Static.
       precision: of every product; None means HIGHEST. Static.
-      products: who computes G and the products of its polynomials, all Hermitian; None:
-        plain products. Static.
+      products: who computes G and the products of its polynomials, all Hermitian, as
+        `block_products()`; None: plain products. Static.
       unroll: write the stages out instead of looping over neighbours of one degree (to
         count products, or to trade compile time for a little speed). Static.
     Returns: a `Polar`; each matrix of a batch is its own. Singular values far below
