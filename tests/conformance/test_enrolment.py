@@ -20,6 +20,7 @@ import orthoptax
 from orthoptax import sharding
 from tests.conformance import discovery
 from tests.conformance.discovery import (
+    CURVED,
     FLOORS,
     OWN_SCALE,
     OWN_UNITS,
@@ -59,8 +60,10 @@ BY_ARGUMENT = {
     "test_numbers_of_another_kind": "a real number",
     "test_state_does_not_depend_on_what_the_rate_is": "learning_rate",
     "test_schedules_count_from_zero": "learning_rate",
-    "test_injected_rate_can_be_changed": "learning_rate",
-    "test_the_code_decides_after_a_restore": "learning_rate",
+    "test_injected_rate_can_be_changed": "a rate that multiplies",
+    "test_the_code_decides_after_a_restore": "a rate that multiplies",
+    "test_injected_rate_is_that_of_the_step": "a rate that does not",
+    "test_the_code_decides_how_a_step_bends": "a rate that does not",
     "test_types_stay_with_each_state_dtype": "a dtype",
     "test_another_rate_scale_without_rest": "the rate of AdamW",
     "test_a_scale_of_its_own_asks_for_no_rest": "a scale of its own",
@@ -83,10 +86,13 @@ def has(subject, what):
     """Whether a constructor has such an argument."""
     names, kinds = set(subject.parameters), inspect.Parameter
     variadic = {p.kind for p in subject.parameters.values()} & {kinds.VAR_POSITIONAL}
+    rated = "learning_rate" in names
     ruled = {"shape_rule", "rest"} <= names
     return {
         "a real number": bool(subject.numbers()),
-        "learning_rate": "learning_rate" in names,
+        "learning_rate": rated,
+        "a rate that multiplies": rated and subject.name not in CURVED,
+        "a rate that does not": rated and subject.name in CURVED,
         "a dtype": any(n.endswith("_dtype") for n in names),
         "shape_rule and rest": ruled,
         "the rate of AdamW": ruled and subject.name not in OWN_SCALE,

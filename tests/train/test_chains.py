@@ -185,7 +185,7 @@ def test_a_wrapper_that_makes_steps_has_the_rate_within():
             "'polar' cannot be 'momentum'",
             "a num",
         ),
-        ("orthogonalize(svdd)", "svdd", "'svdd' is unknown", "one of CUBIC5, "),
+        ("orthogonalize(svdd)", "svdd", "'svdd' is unknown", "one of BY_GAIN, "),
         (
             "orthogonalize(0.5)",
             "orthogonalize(0.5)",
@@ -194,7 +194,12 @@ def test_a_wrapper_that_makes_steps_has_the_rate_within():
         ),
         ("with_input(0.5)", "0.5", "'inner' cannot be '0.5'", "one or more of"),
         ("scale_by_shape(original())", "original()", "takes no arguments", "the name"),
-        ("momentum(__import__)", "__import__", "'__import__' is unknown", "one of CUB"),
+        (
+            "momentum(__import__)",
+            "__import__",
+            "'__import__' is unknown",
+            "one of BY_GAIN",
+        ),
         (
             "momentum | __import__",
             "__import__",
