@@ -83,10 +83,7 @@ KERNELS = {
 }
 MADE = {
     (name, dtype): functools.partial(make, dtype)
-    for name, make in (
-        *KERNELS.items(),
-        ("classic", lambda d: newton_schulz(compute_dtype=d)),
-    )
+    for name, make in KERNELS.items()
     for dtype in ("float32", "bfloat16")
 }
 SIZES = [
