@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error and time of the polar kernels, by shape.
+"""Error, time and cost of the polar kernels, by shape.
 
 Newton-Schulz against the same iteration written plainly (unrolled, divided by the
-Frobenius norm plus an epsilon), with the same coefficients, dtype and precision; the
-exact kernel against JAX's default singular value decomposition (on CPU ours takes QR
-iteration, slower but accurate for graded matrices). The error is the distance
-from the polar factor in float64 over its own norm; singular values run evenly in
-logarithm from 1 to 1/condition.
+Frobenius norm plus an epsilon), with the same coefficients, dtype and precision; what
+may stand for the classic five stages, against those; the exact kernel against JAX's
+default singular value decomposition (on CPU ours takes QR iteration, slower but
+accurate for graded matrices). The error is the distance from the polar factor in
+float64 over its own norm; singular values run evenly in logarithm from 1 to
+1/condition. Operations are those of products, counted in the compiled program.
 """
 
 import dataclasses
@@ -18,15 +19,22 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _report import Options, Record, doing, main, record, side_by_side
+from _report import Options, Record, clock, doing, main, record, side_by_side
 
 from orthoptax import matrix
+from orthoptax.sharding import count
 
 SHAPES = ((768, 768), (768, 2304), (768, 3072), (1024, 4096))
 QUICK_SHAPES = ((128, 128), (128, 512), (256, 256), (256, 1024))
 SCHEDULES = {
     name: getattr(matrix, name) for name in ("JORDAN", "QUINTIC", "POLAR_EXPRESS_8")
 }
+INSTEAD = {
+    "Gram form of JORDAN": functools.partial(matrix.gram_newton_schulz, matrix.JORDAN),
+    "auto": matrix.auto,
+    "by_gain": matrix.by_gain,
+}
+"""Beside the classic stages: what may stand for them."""
 
 
 @dataclasses.dataclass
@@ -83,6 +91,8 @@ def run(options: Polar) -> list[Record]:
         )
         for name, schedule in SCHEDULES.items()
     }
+    for name, make in INSTEAD.items():
+        kernels[name] = make(compute_dtype=options.dtype), plain(matrix.JORDAN)
     if options.dtype == "float32":
         kernels["svd"] = matrix.svd(), plain_svd
     records = []
@@ -92,20 +102,38 @@ def run(options: Polar) -> list[Record]:
         for name, pair in kernels.items():
             case = f"{name}, {m}x{n} {options.dtype}"
             with doing(case), jax.default_matmul_precision("highest"):
-                compiled = [jax.jit(polar).lower(x).compile() for polar in pair]
-                calls = [functools.partial(kernel, x) for kernel in compiled]
-                clocks = side_by_side(repeats, *calls)
-            errors = [
-                np.linalg.norm(np.asarray(call(), np.float64) - factor) / np.sqrt(m)
-                for call in calls
-            ]
-            for what, figures, unit in (
-                ("error", errors, "relative"),
-                ("wall", [1e3 * c.wall for c in clocks], "ms"),
-                ("CPU", [1e3 * c.cpu for c in clocks], "ms"),
-            ):
-                records.append(record("polar", f"{case}: {what}", *figures, unit))
+                figures = side_by_side_figures(pair, x, factor, repeats)
+            for (what, unit), both in figures.items():
+                records.append(record("polar", f"{case}: {what}", *both, unit))
     return records
+
+
+def side_by_side_figures(
+    pair: Any, x: jax.Array, factor: np.ndarray, repeats: int
+) -> dict[tuple[str, str], list[float]]:
+    """{(what, unit): (ours, the reference's)}."""
+    built = [clock(lambda p=p: jax.jit(p).lower(x).compile()) for p in pair]
+    compiled = [program for program, _ in built]
+    calls = [functools.partial(program, x) for program in compiled]
+    clocks = side_by_side(repeats, *calls)
+    found = [np.asarray(call(), np.float64) for call in calls]
+    values = [np.linalg.svd(o, compute_uv=False) for o in found]
+    counts = [count(program) for program in compiled]
+    size = np.linalg.norm(factor)
+    return {
+        ("error", "relative"): [np.linalg.norm(o - factor) / size for o in found],
+        ("cosine", ""): [
+            np.sum(o * factor) / size / np.linalg.norm(o) for o in found
+        ],
+        ("largest singular value", ""): [v[0] for v in values],
+        ("mean singular value", ""): [v.mean() for v in values],
+        ("smallest singular value", ""): [v[-1] for v in values],
+        ("products", "GFLOP"): [c.flops / 1e9 for c in counts],
+        ("temporaries", "MB"): [(c.temp_bytes or 0) / 1e6 for c in counts],
+        ("compile, CPU", "s"): [spent.cpu for _, spent in built],
+        ("wall", "ms"): [1e3 * c.wall for c in clocks],
+        ("CPU", "ms"): [1e3 * c.cpu for c in clocks],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
