@@ -122,12 +122,12 @@ def side_by_side_figures(
     size = np.linalg.norm(factor)
     return {
         ("error", "relative"): [np.linalg.norm(o - factor) / size for o in found],
-        ("cosine", ""): [
+        ("cosine", "of 1"): [
             np.sum(o * factor) / size / np.linalg.norm(o) for o in found
         ],
-        ("largest singular value", ""): [v[0] for v in values],
-        ("mean singular value", ""): [v.mean() for v in values],
-        ("smallest singular value", ""): [v[-1] for v in values],
+        ("largest singular value", "of 1"): [v[0] for v in values],
+        ("mean singular value", "of 1"): [v.mean() for v in values],
+        ("smallest singular value", "of 1"): [v[-1] for v in values],
         ("products", "GFLOP"): [c.flops / 1e9 for c in counts],
         ("temporaries", "MB"): [(c.temp_bytes or 0) / 1e6 for c in counts],
         ("compile, CPU", "s"): [spent.cpu for _, spent in built],

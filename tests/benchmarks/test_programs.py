@@ -169,14 +169,17 @@ def test_sharded_refuses_unknown_cases(tmp_path):
 def test_polar_measures_the_error(small):
     lines = figures(small("polar"), ": error")
     error = {r["case"]: r for r in lines}
-    assert len(lines) == 2 * 4  # shapes times kernels
+    assert len(lines) == 2 * 7  # shapes times kernels
     for r in error.values():
-        # Both are the polar factor to rounding, or the same polynomial: same distance.
+        # Both are the polar factor to rounding, or the same polynomial: same distance;
+        # or one that may stand for the classic five, and is nearer.
         exact = r["case"].startswith(("svd", "POLAR_EXPRESS_8"))
+        instead = r["case"].startswith(("auto", "by_gain"))
         low, high = (0, 2e-5) if exact else (1e-3, 0.5)
         assert low < r["ours"] < high
         assert low < r["reference"] < high
-        assert exact or r["ratio"] == pytest.approx(1, rel=1e-3)
+        assert exact or instead or r["ratio"] == pytest.approx(1, rel=1e-3)
+        assert not instead or r["ratio"] < 1
 
 
 def test_polar_refuses_tall_shapes(tmp_path):
