@@ -23,7 +23,7 @@ from jax import lax
 from orthoptax.sharding.planning.traced import flops_of_equation
 from orthoptax.train import loop
 from orthoptax.train.names import Constructor
-from orthoptax.train.programs import UNKNOWN, Equation, Program
+from orthoptax.train.programs import UNKNOWN, Equation, Program, carried
 from orthoptax.train.tasks import Task
 
 
@@ -177,12 +177,11 @@ def _branches(equation: Equation, outs: list[bool], decided: int | None) -> _Cou
 
 def _scan(equation: Equation, outs: list[bool]) -> _Count:
     """All runs; what is carried is needed if a later run needs it."""
-    params = equation.traced.params
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = carried(equation)
     while True:
         found = _count(equation.inside[0], {}, outs)
         again = found.needed[consts : consts + carries]
         grown = [a or b for a, b in zip(outs, again, strict=False)] + outs[carries:]
         if grown == outs:
-            return found._replace(flops=found.flops * params["length"])
+            return found._replace(flops=found.flops * equation.traced.params["length"])
         outs = grown

@@ -114,6 +114,22 @@ class Program:
         return self._done[key]
 
 
+def carried(equation: Equation) -> tuple[int, int]:
+    """Of a scan, how many inputs are constants, and how many values it carries.
+
+    What it cuts or stacks has an axis more outside than inside.
+    """
+    body = equation.traced.params["jaxpr"]
+    body = getattr(body, "jaxpr", body)
+
+    def alike(outside: Any, inside: Any) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+    values = alike(equation.traced.outvars, body.outvars)
+    return alike(equation.traced.invars, body.invars) - values, values
+
+
 def _is_known(equation: Equation, known: Container[int]) -> bool:
     """Whether the results are, if these values are."""
     if equation.name == "is_finite":
