@@ -75,6 +75,13 @@ class ChainOptimizer:
         """The links; if `lift`, every run of matrix links as one `on_matrices`."""
         for link in chain.links:
             self._check(link, compressor and link is chain.links[-1])
+            if not lift and vocabulary.asks_of_params(_thing(link)):
+                raise self._mistake(
+                    link.whole,
+                    f"{link.name!r} calls the loss, which knows no single matrices",
+                    "links of matrices within a link of matrices",
+                    "Put it before or after that link",
+                )
         if not lift:
             return [self._make(link, _thing(link), rate, False) for link in chain.links]
         parts: list[Transform] = []

@@ -113,8 +113,14 @@ def lifts(thing: Any) -> bool:
     one that takes a layout, as it goes to matrices by itself, and one that calls a
     function of the parameters.
     """
-    asks = set(getattr(thing, "needs", ())) & set(OF_PARAMS)
-    return bool(asks or {COMPRESSOR, "layout"} & parameters(thing).keys())
+    if asks_of_params(thing):
+        return True
+    return bool({COMPRESSOR, "layout"} & parameters(thing).keys())
+
+
+def asks_of_params(thing: Any) -> bool:
+    """Whether it calls a function of the parameters, such as the loss."""
+    return bool(set(getattr(thing, "needs", ())) & set(OF_PARAMS))
 
 
 def usage(name: str, thing: Any) -> str:

@@ -151,10 +151,11 @@ def test_sharded_counts_what_travels(small):
         if "whole_matrices" in r["case"]
     )
     assert 0 < 2 * half["ours"] == whole["ours"] < whole["reference"]
-    _, lone = figures(lines, "one, 1 of 512x1024: result bytes")
+    (lone,) = figures(lines, "muon, whole_matrices, one, 1 of 512x1024: result bytes")
     assert lone["ours"] == 512 * 1024 * 4 / 1e6  # gathered once
     assert lone["reference"] > lone["ours"]
-    _, work = figures(lines, "one, 1 of 512x1024: work over a single device's")
+    single = "muon, whole_matrices, one, 1 of 512x1024: work over a single device's"
+    (work,) = figures(lines, single)
     assert work["ours"] == 1
 
 

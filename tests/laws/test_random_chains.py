@@ -47,8 +47,8 @@ def draw(seed, count):
             links.append(filled(deck.pop(), rng))
         try:
             chains.append(str(ChainOptimizer(" | ".join(links))))
-        except UsageError:  # two of them apply the rate
-            chains.append(str(ChainOptimizer(links[0])))
+        except UsageError:  # two of them apply the rate, or one within calls the loss
+            chains.append(str(ChainOptimizer(links[0].split("(")[0])))
             deck += [link.split("(")[0] for link in links[1:]]
             rng.shuffle(deck)
     return chains

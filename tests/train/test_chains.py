@@ -192,6 +192,12 @@ def test_a_wrapper_that_makes_steps_has_the_rate_within():
             "polar=0.5 is not a f",
             "a function",
         ),
+        (
+            "scale_by_dual_norm(sign | regularize_gradient)",
+            "regularize_gradient",
+            "calls the loss, which knows no single matrices",
+            "links of matrices within",
+        ),
         ("with_input(0.5)", "0.5", "'inner' cannot be '0.5'", "one or more of"),
         ("scale_by_shape(original())", "original()", "takes no arguments", "the name"),
         (
