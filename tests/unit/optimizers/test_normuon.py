@@ -106,7 +106,8 @@ def test_blocks_are_matrices_of_their_own():
     apart = updates(normuon(0.1, layout=ROWS_FIRST), cut(blocks[0]), map(cut, blocks))
     for one, three in zip(together, apart, strict=True):
         for name, part in cut(one["w"]).items():
-            np.testing.assert_allclose(part, three[name], rtol=1e-5, atol=1e-7)
+            atol = 1e-5 * np.max(np.abs(part))  # the first stages magnify rounding
+            np.testing.assert_allclose(part, three[name], rtol=0, atol=atol)
 
 
 def test_the_form_of_the_paper_by_recombination():
