@@ -3,9 +3,12 @@
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
+import platform
+import re
 import statistics
 import sys
 import time
@@ -15,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 try:
     import tyro
@@ -51,6 +55,26 @@ def record(
     return Record(benchmark, case, ours, reference, ratio, unit)
 
 
+class Grid(NamedTuple):
+    """A table with a line for each thing compared; the first column is their names."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        rule = ["---", *["---:"] * (len(self.head) - 1)]
+        lines = [f"| {' | '.join(row)} |" for row in [self.head, rule, *self.rows]]
+        return "\n".join([f"**{self.title}**", "", *lines, ""])
+
+
+class Report(NamedTuple):
+    """Records, and tables that are shown in the place of one line for each record."""
+
+    records: list[Record]
+    grids: list[Grid]
+
+
 @dataclasses.dataclass
 class Options:
     """What every program takes."""
@@ -59,32 +83,94 @@ class Options:
     """Smaller trees: under two minutes on two cores."""
     json: pathlib.Path | None = None
     """Also write the records to this file, one JSON object a line."""
+    text: pathlib.Path | None = None
+    """Also write the table to this file, under date, versions and command."""
 
 
-def main(run: Callable[[Any], list[Record]], options: type[Options]) -> None:
+def main(run: Callable[[Any], list[Record] | Report], options: type[Options]) -> None:
     """Reads the command line, runs, prints the table, writes the records."""
     settings = tyro.cli(options, description=sys.modules["__main__"].__doc__)
-    if settings.json is not None:
-        try:
-            settings.json.touch()
-        except OSError as error:  # said before the work, not after it
-            sys.exit(f"--json: {error}. Expected a file that can be written. Name one")
+    for name in "json", "text":
+        if (file := getattr(settings, name)) is not None:
+            try:
+                file.touch()
+            except OSError as error:  # said before the work, not after it
+                sys.exit(
+                    f"--{name}: {error}. Expected a file that can be written. Name one"
+                )
     started, load = time.perf_counter(), os.getloadavg()[0]
-    records = run(settings)
+    result = run(settings)
+    report = result if isinstance(result, Report) else Report(result, [])
     if settings.json is not None:
-        lines = (json.dumps(r._asdict(), allow_nan=False) for r in records)
+        lines = (json.dumps(r._asdict(), allow_nan=False) for r in report.records)
         settings.json.write_text("".join(f"{line}\n" for line in lines))
     title = (
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, load {load:.1f}, "
         f"jax {jax.__version__}, {time.perf_counter() - started:.0f} s in all"
     )
+    show(report, title, Console(width=None if sys.stdout.isatty() else wide(report)))
+    if settings.text is not None:
+        with settings.text.open("w") as file:
+            file.write(f"{made_with()}\n{' '.join(sys.argv)}\n\n")
+            show(report, title, Console(file=file, width=wide(report)))
+
+
+def show(report: Report, title: str, to: Console) -> None:
+    """The grids, or where there are none the records."""
+    for grid in report.grids:
+        table = Table(*grid.head, title=grid.title)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in grid.rows:
+            table.add_row(*row)
+        to.print(table)
+    if report.grids:
+        to.print(title)
+        return
     table = Table("case", title=title, caption="ratio: ours/reference, less is better")
     for column in ("ours", "reference", "ratio", "unit"):
         table.add_column(column, justify="left" if column == "unit" else "right")
-    for r in records:
+    for r in report.records:
         ratio = "" if r.ratio is None else f"{r.ratio:.3f}"
         table.add_row(r.case, f"{r.ours:.4g}", f"{r.reference:.4g}", ratio, r.unit)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    to.print(table)
+
+
+def wide(report: Report) -> int:
+    """Characters that the tables of a report need where no terminal limits them."""
+    return 200 if report.grids else 120
+
+
+def made_with() -> str:
+    """Day, versions and machine."""
+    return (
+        f"{datetime.date.today()}, jax {jax.__version__}, optax {optax.__version__}, "
+        f"{os.cpu_count()} cores of {processor()}."
+    )
+
+
+def processor() -> str:
+    """The name of the CPU, as far as the system tells."""
+    info = pathlib.Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def around(file: pathlib.Path, mark: str) -> tuple[str, str]:
+    """A document up to `<!-- mark -->`, and from `<!-- /mark -->` on."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, opened, rest = file.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        sys.exit(f"--readme: {file} lacks {begin} or {end}. Expected both. Add them")
+    return before + begin, end + after
+
+
+def rewrite(file: pathlib.Path, mark: str, body: str) -> None:
+    """Puts this between the two marks of a document."""
+    before, after = around(file, mark)
+    file.write_text(f"{before}\n\n{body.strip()}\n\n{after}")
 
 
 @contextlib.contextmanager
@@ -116,7 +202,12 @@ def median(clocks: list[Clock]) -> Clock:
 
 
 def side_by_side(repeats: int, *fns: Callable[[], Any]) -> list[Clock]:
-    """The median clock of each function, called in turn, each round the other way.
+    """The median clock of each function, called in turn, see `rounds`."""
+    return [median(seen) for seen in rounds(repeats, *fns)]
+
+
+def rounds(repeats: int, *fns: Callable[[], Any]) -> list[list[Clock]]:
+    """Every clock of each function, called in turn, each round the other way.
 
     What else the machine does then falls on all of them alike. A first call of each is
     not counted.
@@ -128,7 +219,7 @@ def side_by_side(repeats: int, *fns: Callable[[], Any]) -> list[Clock]:
         turns = list(zip(fns, clocks, strict=True))
         for fn, seen in turns if i % 2 else turns[::-1]:
             seen.append(clock(fn)[1])
-    return [median(seen) for seen in clocks]
+    return clocks
 
 
 def normal_tree(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> Any:

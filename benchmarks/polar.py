@@ -1,139 +1,246 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error, time and cost of the polar kernels, by shape.
+"""Cost and error of polar kernels: ours, optax's, published ones and exact ones.
 
-Newton-Schulz against the same iteration written plainly (unrolled, divided by the
-Frobenius norm plus an epsilon), with the same coefficients, dtype and precision; what
-may stand for the classic five stages, against those; the exact kernel against JAX's
-default singular value decomposition (on CPU ours takes QR iteration, slower but
-accurate for graded matrices). The error is the distance from the polar factor in
-float64 over its own norm; singular values run evenly in logarithm from 1 to
-1/condition. Operations are those of products, counted in the compiled program.
+For each shape of a model, operations (those of products, counted in the compiled
+program), temporaries and compile time at full size; time and errors at the size that
+two cores can run, which the table says. Times are taken in turn, on the first spectrum;
+of kernels that factor a matrix, once for each spectrum.
+`by_gain` takes its schedule from the matrix: its operations are the mean over the
+spectra of those of the schedules that it took. The error is the distance from the
+polar factor over the factor's norm. Products are in float32 or in the matrices' dtype.
 """
 
 import dataclasses
-import functools
+import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from _report import Options, Record, clock, doing, main, record, side_by_side
-
-from orthoptax import matrix
-from orthoptax.sharding import count
-
-SHAPES = ((768, 768), (768, 2304), (768, 3072), (1024, 4096))
-QUICK_SHAPES = ((128, 128), (128, 512), (256, 256), (256, 1024))
-SCHEDULES = {
-    name: getattr(matrix, name) for name in ("JORDAN", "QUINTIC", "POLAR_EXPRESS_8")
-}
-INSTEAD = {
-    "Gram form of JORDAN": functools.partial(matrix.gram_newton_schulz, matrix.JORDAN),
-    "auto": matrix.auto,
-    "by_gain": matrix.by_gain,
-}
-"""Beside the classic stages: what may stand for them."""
+from _matrices import GIVEN, SPECTRA, Sample, Shape, given, samples, shapes_of
+from _measures import Line, Lines, build, measure
+from _polars import AUTO, CLASSIC, CLOSER, ENTRIES, Entry
+from _report import (
+    Grid,
+    Options,
+    Record,
+    Report,
+    around,
+    made_with,
+    main,
+    record,
+    rewrite,
+)
 
 
 @dataclasses.dataclass
 class Polar(Options):
+    model: Literal["gpt2", "llama", "moe", "conv", "momentum"] = "gpt2"
+    """Whose shapes: GPT-2 small, Llama 3 8B, 64 experts, kernels of a ResNet."""
     shapes: tuple[tuple[int, int], ...] | None = None
-    """Rows and columns in turn, rows no more than columns (8 16 16 16 are two shapes);
-    None: those of GPT-2 small and medium, with --quick smaller ones."""
+    """Instead of a model's: rows and columns in turn, rows no more than columns (8 16
+    16 16 are two shapes)."""
+    spectra: tuple[str, ...] = tuple(SPECTRA)
+    """Which spectra, see _matrices.py."""
+    kernels: tuple[str, ...] = tuple(ENTRIES)
+    """Which kernels, see _polars.py; auto and the classic stages always."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of input and products. The exact kernel is left out for bfloat16."""
-    condition: float = 1e3
-    """Largest over smallest singular value."""
+    """Of input and products. For bfloat16 exact kernels and norms are left out."""
     repeats: int | None = None
-    """Calls timed of each kernel, in turn; None: 10, with --quick 25."""
+    """Calls timed of each kernel, in turn; None: 3, with --quick 5."""
+    picture: pathlib.Path | None = None
+    """Draw error against operations to this file (PNG)."""
+    readme: pathlib.Path | None = None
+    """Rewrite the model's table in this file, between its two marks."""
 
 
-def plain(schedule: Any) -> Callable[[jax.Array], jax.Array]:
-    """The textbook's Newton-Schulz iteration, for a single matrix."""
-
-    def polar(x: jax.Array) -> jax.Array:
-        x = x / (jnp.linalg.norm(x) + 1e-8).astype(x.dtype)
-        for a, b, c in schedule:
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-        return x
-
-    return polar
-
-
-def plain_svd(x: jax.Array) -> jax.Array:
-    u, _, vh = jnp.linalg.svd(x, full_matrices=False)
-    return u @ vh
+def chosen(options: Polar) -> dict[str, Entry]:
+    """The kernels that are asked for and can take the dtype."""
+    for what, asked, known in (
+        ("--kernels", options.kernels, ENTRIES),
+        ("--spectra", options.spectra, SPECTRA),
+    ):
+        if unknown := [name for name in asked if name not in known]:
+            sys.exit(f"{what}: no {unknown[0]!r}. Expected some of {', '.join(known)}")
+    short = options.dtype == "bfloat16"
+    asked = {AUTO, CLASSIC, *options.kernels}
+    return {
+        k: e for k, e in ENTRIES.items() if k in asked and not (short and e.factors)
+    }
 
 
-def matrix_and_factor(m: int, n: int, condition: float) -> tuple[np.ndarray, Any]:
-    """A float64 matrix of known singular values, and its polar factor."""
-    rng = np.random.default_rng(0)
-    u, _ = np.linalg.qr(rng.standard_normal((m, m)))
-    v, _ = np.linalg.qr(rng.standard_normal((n, m)))
-    return u * np.geomspace(1, 1 / condition, m) @ v.T, u @ v.T
-
-
-def run(options: Polar) -> list[Record]:
-    shapes = options.shapes or (QUICK_SHAPES if options.quick else SHAPES)
-    if wrong := [f"{m}x{n}" for m, n in shapes if not 0 < m <= n]:
+def shapes(options: Polar) -> list[Shape]:
+    if options.shapes is None:
+        return shapes_of(options.model, quick=options.quick)
+    if wrong := [f"{m}x{n}" for m, n in options.shapes if not 0 < m <= n]:
         sys.exit(
             f"polar: shape {', '.join(wrong)} is taller than wide or empty. Expected "
             "rows and columns in turn, rows no more than columns. Swap the two"
         )
-    repeats = options.repeats or (25 if options.quick else 10)
-    kernels = {
-        name: (
-            matrix.newton_schulz(schedule, compute_dtype=options.dtype),
-            plain(schedule),
-        )
-        for name, schedule in SCHEDULES.items()
+    return [Shape(s, s) for s in options.shapes]
+
+
+def matrices(shape: Shape, options: Polar) -> Iterable[Sample]:
+    if options.shapes is None and options.model in GIVEN:
+        return given(options.model, shape)
+    return samples(shape.run, options.spectra)
+
+
+def figures(line: Line) -> dict[tuple[str, str], float]:
+    """{(what, unit): figure} of a kernel, errors by spectrum."""
+    cost, time = line.cost, line.time
+    found = {
+        ("products", "GFLOP"): cost.flops / 1e9,
+        ("temporaries", "MB"): cost.temporaries / 1e6,
+        ("compile, CPU", "s"): cost.compiling.cpu,
+        ("compile, wall", "s"): cost.compiling.wall,
+        ("wall", "ms"): 1e3 * time.wall,
+        ("CPU", "ms"): 1e3 * time.cpu,
     }
-    for name, make in INSTEAD.items():
-        kernels[name] = make(compute_dtype=options.dtype), plain(matrix.JORDAN)
-    if options.dtype == "float32":
-        kernels["svd"] = matrix.svd(), plain_svd
-    records = []
-    for m, n in shapes:
-        exact, factor = matrix_and_factor(m, n, options.condition)
-        x = jnp.asarray(exact, options.dtype)
-        for name, pair in kernels.items():
-            case = f"{name}, {m}x{n} {options.dtype}"
-            with doing(case), jax.default_matmul_precision("highest"):
-                figures = side_by_side_figures(pair, x, factor, repeats)
-            for (what, unit), both in figures.items():
-                records.append(record("polar", f"{case}: {what}", *both, unit))
-    return records
+    for spectrum, e in line.errors.items():
+        found |= {
+            (f"{spectrum}: error", "relative"): e.distance,
+            (f"{spectrum}: cosine", "of 1"): e.cosine,
+            (f"{spectrum}: smallest singular value", "of 1"): e.smallest,
+            (f"{spectrum}: mean singular value", "of 1"): e.mean,
+            (f"{spectrum}: largest singular value", "of 1"): e.largest,
+        }
+    return found
 
 
-def side_by_side_figures(
-    pair: Any, x: jax.Array, factor: np.ndarray, repeats: int
-) -> dict[tuple[str, str], list[float]]:
-    """{(what, unit): (ours, the reference's)}."""
-    built = [clock(lambda p=p: jax.jit(p).lower(x).compile()) for p in pair]
-    compiled = [program for program, _ in built]
-    calls = [functools.partial(program, x) for program in compiled]
-    clocks = side_by_side(repeats, *calls)
-    found = [np.asarray(call(), np.float64) for call in calls]
-    values = [np.linalg.svd(o, compute_uv=False) for o in found]
-    counts = [count(program) for program in compiled]
-    size = np.linalg.norm(factor)
-    return {
-        ("error", "relative"): [np.linalg.norm(o - factor) / size for o in found],
-        ("cosine", "of 1"): [
-            np.sum(o * factor) / size / np.linalg.norm(o) for o in found
-        ],
-        ("largest singular value", "of 1"): [v[0] for v in values],
-        ("mean singular value", "of 1"): [v.mean() for v in values],
-        ("smallest singular value", "of 1"): [v[-1] for v in values],
-        ("products", "GFLOP"): [c.flops / 1e9 for c in counts],
-        ("temporaries", "MB"): [(c.temp_bytes or 0) / 1e6 for c in counts],
-        ("compile, CPU", "s"): [spent.cpu for _, spent in built],
-        ("wall", "ms"): [1e3 * c.wall for c in clocks],
-        ("CPU", "ms"): [1e3 * c.cpu for c in clocks],
-    }  # fmt: skip
+def records(shape: Shape, dtype: str, lines: Lines) -> Iterable[Record]:
+    """`auto` against every other kernel."""
+    mine = figures(lines[AUTO])
+    for name, line in lines.items():
+        if name != AUTO:
+            case = f"{AUTO} against {name}, {shape} {dtype}"
+            for (what, unit), theirs in figures(line).items():
+                ours = mine[what, unit]
+                yield record("polar", f"{case}: {what}", ours, theirs, unit)
+
+
+def over_classic(lines: Lines, name: str) -> tuple[float, float]:
+    """(operations, time) over those of the classic stages."""
+    a, b = lines[name], lines[CLASSIC]
+    return a.cost.flops / b.cost.flops, a.time.wall / b.time.wall
+
+
+def grids(shape: Shape, dtype: str, lines: Lines) -> list[Grid]:
+    """Costs and distances; cosines; singular values."""
+    ran = "x".join(map(str, shape.run))
+    where = "" if shape.run == shape.full else f"; times and errors at {ran}"
+    spectra = list(lines[CLASSIC].errors)
+    costs, cosines, values = [], [], []
+    for name, line in lines.items():
+        flops, time = over_classic(lines, name)
+        cost, errors = line.cost, line.errors.values()
+        costs.append(
+            [
+                name,
+                f"{flops:.3f}",
+                f"{cost.temporaries / 1e6:,.4g}",
+                f"{cost.compiling.cpu:.2f}",
+                f"{time:.3f}",
+                *(f"{e.distance:.3g}" for e in errors),
+            ]
+        )
+        cosines.append([name, *(f"{e.cosine:.5f}" for e in errors)])
+        values.append(
+            [
+                name,
+                *(f"{e.smallest:.2g} {e.mean:.3g} {e.largest:.4g}" for e in errors),
+            ]
+        )
+    head = ["kernel", "FLOPs", "temporary MB", "compile, CPU s", "time"]
+    title = f"{shape} {dtype}{where}"
+    classic = f"FLOPs and time over those of {CLASSIC!r}, distance by spectrum"
+    return [
+        Grid(f"{title}. {classic}", head + spectra, costs),
+        Grid(f"{title}. Cosine", ["kernel", *spectra], cosines),
+        Grid(
+            f"{title}. Singular values: smallest, mean, largest",
+            ["kernel", *spectra],
+            values,
+        ),
+    ]
+
+
+def summary(measured: dict[Shape, Lines], options: Polar) -> Grid:
+    """A line for each kernel, over all shapes and spectra of a model."""
+    by_shape = list(measured.items())
+    head = ["kernel", *(f"FLOPs, {shape}" for shape, _ in by_shape)]
+    head += [f"time, {'x'.join(map(str, shape.run))}" for shape, _ in by_shape]
+    head += ["temporary MB", "distance", "cosine", "largest"]
+    rows = []
+    for name in by_shape[0][1]:
+        ratios = [over_classic(lines, name) for _, lines in by_shape]
+        errors = [lines[name].over_spectra() for _, lines in by_shape]
+        most = max(lines[name].cost.temporaries for _, lines in by_shape)
+        rows.append(
+            [
+                f"**{name}**" if ENTRIES[name].by == "ours" else name,
+                *(f"{flops:.3f}" for flops, _ in ratios),
+                *(f"{time:.3f}" for _, time in ratios),
+                f"{most / 1e6:,.4g}",
+                f"{np.mean([e.distance for e in errors]):.3g}",
+                f"{np.mean([e.cosine for e in errors]):.4f}",
+                f"{max(e.largest for e in errors):.3f}",
+            ]
+        )
+    return Grid(f"{options.model}, {options.dtype}", head, rows)
+
+
+def picture(measured: dict[Shape, Lines], options: Polar) -> None:
+    """Mean distance against operations, a panel for each shape, without exact ones."""
+    from _picture import Point, Words, draw  # matplotlib only where it is asked for
+
+    assert options.picture is not None
+    panels = {
+        str(shape): [
+            Point(
+                name,
+                ENTRIES[name].by,
+                over_classic(lines, name)[0],
+                line.over_spectra().distance,
+            )
+            for name, line in lines.items()
+            if ENTRIES[name].by != "exact"
+        ]
+        for shape, lines in measured.items()
+    }
+    spectra = {s for lines in measured.values() for s in lines[AUTO].errors}
+    words = Words(
+        f"Polar kernels, shapes of {options.model}, {options.dtype}",
+        "FLOPs over those of five classic stages, plainly",
+        f"distance to the polar factor, mean of spectra ({len(spectra)})",
+    )
+    draw(panels, words, (AUTO, *CLOSER), options.picture)
+
+
+def run(options: Polar) -> Report:
+    entries, every = chosen(options), shapes(options)
+    mark = f"polar {options.model}"
+    if options.readme is not None:
+        around(options.readme, mark)  # says now what is missing
+    with jax.default_matmul_precision("highest"):
+        build(ENTRIES[CLASSIC], (8, 8), options.dtype)  # a process's first costs more
+        repeats = options.repeats or (5 if options.quick else 3)
+        measured = {
+            shape: measure(
+                shape, entries, matrices(shape, options), options.dtype, repeats
+            )
+            for shape in every
+        }
+    if options.picture is not None:
+        picture(measured, options)
+    if options.readme is not None:
+        body = f"{summary(measured, options).markdown()}\n{made_with()}"
+        rewrite(options.readme, mark, body)
+    return Report(
+        [r for s, lines in measured.items() for r in records(s, options.dtype, lines)],
+        [g for s, lines in measured.items() for g in grids(s, options.dtype, lines)],
+    )
 
 
 if __name__ == "__main__":

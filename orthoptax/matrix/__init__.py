@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arithmetic on (..., m, n) arrays: polar factors, their scales and schedules."""
 
-from orthoptax.matrix.auto import Candidate, Explanation, Hardware, auto, explain
+from orthoptax.matrix.auto import auto
 from orthoptax.matrix.balls import (
     column_ball,
     frobenius_ball,
@@ -14,7 +14,9 @@ from orthoptax.matrix.choose import Chosen, cheapest, cost, margin, satisfies
 from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS, OURS, OURS_16_BITS
 from orthoptax.matrix.clip import clipped_decay, hard_cap, spectral_clip
 from orthoptax.matrix.degree_17 import DEGREE_17, Factored, degree_17
+from orthoptax.matrix.eigen import eigh
 from orthoptax.matrix.exact import svd
+from orthoptax.matrix.explain import Candidate, Explanation, explain
 from orthoptax.matrix.gains import by_gain
 from orthoptax.matrix.generate import (
     CansSchedule,
@@ -30,6 +32,13 @@ from orthoptax.matrix.gram_norms import (
     schatten,
     schatten_8,
     spectral,
+)
+from orthoptax.matrix.hardware import (
+    HARDWARE,
+    ROUNDINGS,
+    Eigen,
+    Hardware,
+    rounding,
 )
 from orthoptax.matrix.inner import Inner, local
 from orthoptax.matrix.inverse_fisher import (
@@ -96,6 +105,7 @@ __all__ = [
     "DEEPSEEK_V4",
     "DEGREE_17",
     "GEN4",
+    "HARDWARE",
     "JORDAN",
     "NEMO_AOL",
     "NEMO_CANS",
@@ -110,10 +120,12 @@ __all__ = [
     "POLAR_EXPRESS_ROOT",
     "QUINTIC",
     "ROOT_BY_SHAPE",
+    "ROUNDINGS",
     "TURBO",
     "Candidate",
     "CansSchedule",
     "Chosen",
+    "Eigen",
     "Explanation",
     "Factored",
     "Halley",
@@ -138,6 +150,7 @@ __all__ = [
     "cost",
     "degree_17",
     "eigen_root",
+    "eigh",
     "elementary_symmetric",
     "explain",
     "fewest_restarts",
@@ -168,6 +181,7 @@ __all__ = [
     "radial_brake",
     "randomized_cholesky_qr",
     "restart_metric",
+    "rounding",
     "row_ball",
     "satisfies",
     "schatten",

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from orthoptax._check import is_callable
 from orthoptax._dtypes import work_dtype
 from orthoptax._types import Ball, Polar, Scale
+from orthoptax.matrix.auto import auto
 from orthoptax.matrix.inner import local
-from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.orientation import small_side_first
 
@@ -27,7 +27,7 @@ def spectral_ball(polar: Polar | None = None) -> Ball:
         D <- U V^T     of M = U S V^T;   dual norm: the sum of the singular values
 
     Args:
-      polar: see `orthoptax.matrix`; None: `newton_schulz()`. With an iteration the
+      polar: see `orthoptax.matrix`; None: `auto()`. With an iteration the
         norm of D is 1 as nearly as the iteration brings singular values there. Static.
     Returns: a `Ball`.
     Raises: TypeError if `polar` is not a function.
@@ -38,7 +38,7 @@ def spectral_ball(polar: Polar | None = None) -> Ball:
 
     Source: Carlson et al., 2015; Jordan et al., Muon, 2024.
     """
-    polar = newton_schulz() if polar is None else polar
+    polar = auto() if polar is None else polar
     is_callable("spectral_ball", "polar", polar, "orthoptax.matrix.newton_schulz()")
     return small_side_first(polar)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A schedule for each matrix, by how far its norm allows it to be enlarged."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,9 +15,14 @@ from orthoptax._check import in_range, is_callable, message
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scaled, Schedule
 from orthoptax.matrix import inner as _inner
+from orthoptax.matrix.choose import cost
 from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS
+from orthoptax.matrix.gram import gram_newton_schulz
 from orthoptax.matrix.gram_norms import schatten_8
 from orthoptax.matrix.newton_schulz import newton_schulz
+from orthoptax.matrix.restarts import quiet_restarts
+
+_PRICE = 0.625  # of products that are halved twice
 
 
 def by_gain(
@@ -36,19 +42,20 @@ def by_gain(
     larger than after the Frobenius norm, for certain. Each matrix takes its own branch,
     one after the other, so results do not depend on what else is in a stack. They do
     jump where g passes a gain of the table: rounding may decide there, which is why
-    this is an option.
+    this is an option. Devices that hold parts of a matrix take the branch of the
+    least g among them, so that they never part; each works on the whole small side.
 
     Args:
       table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`, or for 16-bit
         products `BY_GAIN_16_BITS`. Static.
       kernel: makes a `Polar` of a schedule, a `scale` and the arguments below; None:
-        `newton_schulz`. Static.
+        for each shape and schedule `newton_schulz`, or `gram_newton_schulz` with
+        `quiet_restarts` where that takes fewer FLOPs. Static.
       compute_dtype: see `newton_schulz`. Static.
       precision: see `newton_schulz`. Static.
       products: see `newton_schulz`. Static.
     Returns: a `Polar`.
-    Raises: ValueError if no schedule is for gain 1, or one for less; and if called with
-      an `inner` that spans a mesh axis, whose devices might disagree.
+    Raises: ValueError if no schedule is for gain 1, or one for less.
     Example:
       >>> import jax.numpy as jnp
       >>> polar = by_gain()
@@ -60,8 +67,8 @@ def by_gain(
     if table is None:
         short = compute_dtype is not None and jnp.finfo(compute_dtype).bits < 32
         table = BY_GAIN_16_BITS if short else BY_GAIN
-    kernel = newton_schulz if kernel is None else kernel
-    is_callable("by_gain", "kernel", kernel, "orthoptax.matrix.newton_schulz")
+    if kernel is not None:
+        is_callable("by_gain", "kernel", kernel, "orthoptax.matrix.newton_schulz")
     for gain in table:
         in_range("by_gain", "gain", gain, 1.0)
     gains = sorted(table)
@@ -83,25 +90,20 @@ def by_gain(
     def one(x: jax.Array, inner: _inner.Inner) -> jax.Array:
         work = work_dtype(x.dtype, compute_dtype)
         wide = wider(x.dtype, work_dtype(work))
-        inner = inner.computing(work, precision, products)
-        scaled = schatten_8()(x.astype(wide), inner)
+        summed = inner.computing(work, precision, products)
+        scaled = schatten_8()(x.astype(wide), summed)
         gain = _frobenius(scaled)
         passed = [gain >= jnp.asarray(g, gain.dtype) for g in gains[1:]]
-        index = sum(p.astype(jnp.int32) for p in passed) if passed else 0
+        index = sum((p.astype(jnp.int32) for p in passed), jnp.int32(0))
+        if inner.axis_name is not None:
+            index = lax.pmin(index, inner.axis_name, axis_index_groups=inner.groups)
+        form = _cheaper(*inner.shape(x), work, products) if kernel is None else kernel
         handed = lambda *_: scaled
-        branches = [kernel(table[g], scale=handed, **options) for g in gains]
+        made: Any = [form(table[g], scale=handed, **options) for g in gains]
+        branches = [functools.partial(polar, inner=inner) for polar in made]
         return lax.switch(index, branches, x)
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
-        if inner.axis_name is not None:
-            raise ValueError(
-                message(
-                    "by_gain",
-                    f"the long axis is cut over {inner.axis_name!r}",
-                    "whole matrices, as each takes its own branch",
-                    "Use newton_schulz(OURS, scale=schatten_8()), or place them whole",
-                )
-            )
         if x.ndim == 2:
             return one(x, inner)
         stack = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
@@ -109,6 +111,23 @@ def by_gain(
         return lax.map(run, stack).reshape(x.shape)
 
     return polar
+
+
+def _cheaper(
+    rows: int, cols: int, work: DTypeLike, products: Products | None
+) -> Callable[..., Polar]:
+    """The form of fewer FLOPs of each schedule, for this shape and these products."""
+    price = 1.0 if products is None else _PRICE
+    rounding = float(jnp.finfo(work).eps) / 2
+
+    def form(schedule: Schedule, **options: Any) -> Polar:
+        starts = quiet_restarts(schedule, long=rounding)
+        gram = cost(schedule, rows, cols, gram=True, price=price, restarts=starts)
+        if gram < cost(schedule, rows, cols, price=price):
+            return gram_newton_schulz(schedule, restarts=starts, **options)
+        return newton_schulz(schedule, **options)
+
+    return form
 
 
 def gain_of(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:

@@ -15,6 +15,7 @@ from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.forms import Form, evaluate, forms, plus_identity
+from orthoptax.matrix.gram_norms import ByGram
 from orthoptax.matrix.newton_schulz import newton_schulz, usable
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.restarts import fewest_restarts, inside
@@ -92,15 +93,30 @@ def gram_newton_schulz(
         wide = work_dtype(work)
         inner = inner.computing(work, precision, products)
         small = inner.computing(wide, precision, products)
-        y, r, square = scale(x.astype(wider(x.dtype, wide)), inner)
-        y = y.astype(work)
-        for block in blocks:
-            factor = functools.partial(_factor, block, small=small)
+        y, first = x.astype(wider(x.dtype, wide)), blocks[0]
+        if isinstance(scale, ByGram):
+            y = scale.raw(y, inner).astype(work)
+            q = inner.shared(functools.partial(_scaled, scale, first, small=small), y)
+        else:
+            y, r, square = scale(y, inner)
+            y, factor = y.astype(work), functools.partial(_factor, first, small=small)
             q = inner.shared(factor, y) if r is None else factor(r, square)
-            y, r = inner.matmul(q, y).astype(work), None
+        y = inner.matmul(q, y).astype(work)
+        for block in blocks[1:]:
+            factor = functools.partial(_factor, block, small=small)
+            y = inner.matmul(inner.shared(factor, y), y).astype(work)
         return y.astype(x.dtype)
 
     return polar
+
+
+def _scaled(
+    scale: ByGram, block: list[Form], r: jax.Array, *, small: _inner.Inner
+) -> jax.Array:
+    """Q / t for the scale's t, from R of what is not divided yet."""
+    made: Any = scale.read(r, small)
+    q = _factor(block, made.gram, made.square, small=small)
+    return q / made.x.astype(q.dtype)
 
 
 def _factor(

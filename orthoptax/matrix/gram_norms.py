@@ -6,6 +6,9 @@ near 1 by a power of two, so that the result does not depend on the scale of the
 With one, the authors': the epsilon is absolute, and small matrices are shrunk.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +16,29 @@ from orthoptax._check import in_range, message
 from orthoptax._types import Scale, Scaled
 from orthoptax.matrix.inner import Inner
 from orthoptax.matrix.norms import near_one
+
+
+@dataclasses.dataclass(frozen=True)
+class ByGram:
+    """A `Scale` that divides by a number which it reads from the Gram matrix.
+
+    read: (X X^H, inner) -> `Scaled`, the number (..., 1, 1) in the place of X, beside
+    X X^H divided by its square. So an iteration that works on X X^H alone can divide
+    its result, and X is never touched. near: whether X is first brought near 1.
+    """
+
+    read: Callable[[jax.Array, Inner], Scaled]
+    near: bool = True
+
+    def __call__(self, x: jax.Array, inner: Inner) -> Scaled:
+        """X divided, beside what `read` made of its Gram matrix."""
+        x = self.raw(x, inner)
+        norm, gram, square = self.read(inner.gram(x), inner)
+        return Scaled(x / norm.astype(x.dtype), gram, square)
+
+    def raw(self, x: jax.Array, inner: Inner) -> jax.Array:
+        """What the Gram matrix is to be formed of."""
+        return near_one(x, inner) if self.near else x
 
 
 def aol(eps: float | None = None) -> Scale:
@@ -75,15 +101,12 @@ def schatten(eps: float | None = None) -> Scale:
     """
     _floor_in_range("schatten", eps)
 
-    def scale(x: jax.Array, inner: Inner) -> Scaled:
-        x = near_one(x, inner) if eps is None else x
-        gram = inner.gram(x)
+    def read(gram: jax.Array, inner: Inner) -> Scaled:
+        del inner
         square = _at_least(_frobenius(gram), eps)
-        return Scaled(
-            x / jnp.sqrt(square).astype(x.dtype), gram / square.astype(gram.dtype)
-        )
+        return Scaled(jnp.sqrt(square), gram / square.astype(gram.dtype))
 
-    return scale
+    return ByGram(read, near=eps is None)
 
 
 def schatten_8() -> Scale:
@@ -107,18 +130,16 @@ def schatten_8() -> Scale:
     Source: ours; ||X|| <= ||X||_S8 <= ||X||_F.
     """
 
-    def scale(x: jax.Array, inner: Inner) -> Scaled:
-        x = near_one(x, inner)
-        gram = inner.gram(x)
+    def read(gram: jax.Array, inner: Inner) -> Scaled:
         trace = _at_least(_trace(gram), None)
         gram = gram / trace.astype(gram.dtype)
         second = inner.commuting(gram, gram)
         square = _at_least(jnp.sqrt(_frobenius(second)), None)  # norm^2, of trace 1
         wide = square.astype(gram.dtype)
-        norm = jnp.sqrt(trace * square).astype(x.dtype)
-        return Scaled(x / norm, gram / wide, second / wide / wide)
+        norm = jnp.sqrt(trace * square)
+        return Scaled(norm, gram / wide, second / wide / wide)
 
-    return scale
+    return ByGram(read)
 
 
 def spectral(eps: float | None = None) -> Scale:
@@ -145,13 +166,12 @@ def spectral(eps: float | None = None) -> Scale:
     """
     _floor_in_range("spectral", eps)
 
-    def scale(x: jax.Array, inner: Inner) -> Scaled:
-        x = near_one(x, inner) if eps is None else x
-        gram = inner.gram(x)
+    def read(gram: jax.Array, inner: Inner) -> Scaled:
+        del inner
         square = jnp.linalg.eigvalsh(gram)[..., -1:, None]
-        return _divided(x, gram, jnp.sqrt(jnp.maximum(square, 0)), eps)
+        return _divided(gram, jnp.sqrt(jnp.maximum(square, 0)), eps)
 
-    return scale
+    return ByGram(read, near=eps is None)
 
 
 def gelfand(degree: int = 5, eps: float | None = None) -> Scale:
@@ -188,9 +208,7 @@ def gelfand(degree: int = 5, eps: float | None = None) -> Scale:
             )
         )
 
-    def scale(x: jax.Array, inner: Inner) -> Scaled:
-        x = near_one(x, inner) if eps is None else x
-        gram = inner.gram(x)
+    def read(gram: jax.Array, inner: Inner) -> Scaled:
         square = _trace(gram)
         unit = gram / _at_least(square, None).astype(gram.dtype)  # of trace 1
         second = inner.matmul(unit, unit)
@@ -198,18 +216,16 @@ def gelfand(degree: int = 5, eps: float | None = None) -> Scale:
         other = unit if degree == 3 else inner.matmul(second, unit)
         power = jnp.sum((second * jnp.conj(other)).real, (-2, -1), keepdims=True)
         norm = jnp.sqrt(square) * jnp.maximum(power, 0) ** (0.5 / degree)
-        return _divided(x, gram, norm, eps)
+        return _divided(gram, norm, eps)
 
-    return scale
+    return ByGram(read, near=eps is None)
 
 
-def _divided(
-    x: jax.Array, gram: jax.Array, norm: jax.Array, eps: float | None
-) -> Scaled:
-    """Both divided by the norm, with the epsilon added to it."""
+def _divided(gram: jax.Array, norm: jax.Array, eps: float | None) -> Scaled:
+    """The norm with its epsilon, and what it leaves of the Gram matrix."""
     norm = _at_least(norm, None) if eps is None else norm + _like(eps, norm)
     wide = norm.astype(gram.dtype)
-    return Scaled(x / norm.astype(x.dtype), gram / wide / wide)
+    return Scaled(norm, gram / wide / wide)
 
 
 def _trace(gram: jax.Array) -> jax.Array:

@@ -60,7 +60,8 @@ def adago(
       nesterov: look one step ahead; the paper does not. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the paper has none. Traceable.
-      polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
+      polar: see `orthoptax.matrix`; None: `auto()`; the authors' is `newton_schulz()`,
+        Jordan's schedule. Static.
       place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
         Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.

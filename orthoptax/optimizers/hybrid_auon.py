@@ -50,8 +50,8 @@ def hybrid_auon(
       normalize: step along X, as in the paper. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only. Traceable.
-      polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule; the
-        paper's is one step of it, `newton_schulz(JORDAN[:1])`. Static.
+      polar: see `orthoptax.matrix`; None: `auto()`; the paper's is one step of
+        Jordan's schedule, `newton_schulz(JORDAN[:1])`. Static.
       place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
         Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.

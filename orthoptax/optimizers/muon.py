@@ -47,7 +47,8 @@ def muon(
       nesterov: look one step ahead. Static.
       mu_dtype: dtype of M; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only. Traceable.
-      polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
+      polar: see `orthoptax.matrix`; None: `auto()`; the authors' is `newton_schulz()`,
+        Jordan's schedule. Static.
       shape_rule: see `scale_by_shape`; None: `match_rms`. With another rule the rates
         of the two groups differ, and `rest` must be given. Static.
       place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.

@@ -55,7 +55,8 @@ def scion(
       rest_radius: of the balls of all other leaves; the authors' 3000 for the head,
         divided by the model's width. Traceable.
       weight_decay: wd, of all leaves. Traceable.
-      polar: see `orthoptax.matrix`; None: `newton_schulz()`, Jordan's schedule. Static.
+      polar: see `orthoptax.matrix`; None: `auto()`; the authors' is `newton_schulz()`,
+        Jordan's schedule. Static.
       shape_rule: see `scale_by_shape`; None: `spectral_norm`, sqrt(rows/cols). Static.
       place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
         Static.

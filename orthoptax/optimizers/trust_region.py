@@ -77,9 +77,9 @@ def trust_region(
       >>> float(updates["dense"]["kernel"][0, 0])
       -0.5
 
-    Deviations: the polar factor of the default is `newton_schulz()`, the paper's is
-      exact: pass `spectral_ball(orthoptax.matrix.svd())`. Its form with extrapolation
-      needs gradients at other points and is not here.
+    Deviations: the polar factor of the default is `auto()`, the paper's is exact:
+      pass `spectral_ball(orthoptax.matrix.svd())`. Its form with extrapolation needs
+      gradients at other points and is not here.
     Family: Trust region.
     Source: Kovalev, Understanding Gradient Orthogonalization for Deep Learning via
       Non-Euclidean Trust-Region Optimization, arXiv:2503.12645, Algorithm 1.

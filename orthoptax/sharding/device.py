@@ -80,13 +80,13 @@ def perform(
     if rest_rows:
         branches = [
             lambda rows, s=signature: _pad(
-                _units(exchange, work, alone(s), rows), rest_rows
+                _units(exchange, work, alone(s), rows[:, n:]), rest_rows
             )
             for signature in exchange.branches
         ]
         owner = _index(exchange.split + (() if exchange.gather else exchange.cut))
         which = jnp.asarray(exchange.table)[owner]
-        parts.append(lax.switch(which, branches, received[:, n:]))
+        parts.append(lax.switch(which, branches, received))
     results = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
     return _take_back(exchange, results, arrays)
 

@@ -13,6 +13,7 @@ from jax.tree_util import DictKey, GetAttrKey, keystr
 from orthoptax._check import message
 from orthoptax.layout.links import Leaf
 from orthoptax.layout.view import MatrixView
+from orthoptax.matrix.explain import explain
 from orthoptax.sharding.cuts import Cuts, local_shape
 
 Path = tuple[Any, ...]
@@ -82,11 +83,11 @@ class LeafUnits(NamedTuple):
 
 
 def polar_flops(view: MatrixView, shape: tuple[int, ...]) -> float:
-    """FLOPs of five stages of Newton-Schulz on every matrix of a leaf."""
+    """FLOPs of `matrix.auto()` on every matrix of a leaf."""
     total = 0.0
     for *batch, rows, cols in view.shapes(shape):
-        short, long = sorted((rows, cols))
-        total += math.prod(batch) * 5 * (4 * short**2 * long + 2 * short**3)
+        one = explain(max(rows, 1), max(cols, 1)).chosen.flops  # as `auto` asks
+        total += math.prod(batch) * one
     return total
 
 

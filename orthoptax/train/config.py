@@ -47,7 +47,8 @@ class Compare:
     learning_rates: tuple[float, ...] = ()
     """Peak rates, the same grid for all. None given: the model's own grid."""
     model: str = "tiny"
-    """tiny (140 thousand parameters), or 124m (GPT-2 small, bfloat16)."""
+    """tiny (140 thousand parameters), wide (1.7 million, whose steps show what a polar
+    kernel costs), or 124m (GPT-2 small, bfloat16)."""
     mesh: str | None = None
     """Devices to train on, for example fsdp=4,tp=2; the axes are dp, fsdp and tp. It
     may be another when resuming: only rounding differs. None given: one device."""

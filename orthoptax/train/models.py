@@ -40,6 +40,15 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(width=64, layers=2, heads=4, length=128, batch=8),
+    # Wide for so few tokens: the classic polar kernel costs as much as a gradient.
+    "wide": Shape(
+        width=256,
+        layers=2,
+        heads=4,
+        length=128,
+        batch=8,
+        learning_rates=(2.5e-3, 5e-3, 1e-2),
+    ),
     # GPT-2 small. The vocabulary keeps its size, though bytes use 256 rows of it, so
     # that parameters, memory and step times are those of the model it is named after.
     "124m": Shape(

@@ -14,7 +14,7 @@ from orthoptax._check import is_callable, is_matrix, message
 from orthoptax._types import KernelOnParts, Polar, matrix_link
 from orthoptax.layout.names import map_named, named_leaves
 from orthoptax.layout.stacks import MAX_BYTES, MAX_LEAVES, map_stacks
-from orthoptax.matrix.newton_schulz import newton_schulz
+from orthoptax.matrix.auto import auto
 from orthoptax.matrix.orientation import flip
 from orthoptax.matrix.part import Part
 
@@ -35,7 +35,7 @@ def orthogonalize(
 
     Args:
       polar: maps (..., m, n) with m <= n to the same shape and dtype; taller matrices
-        are transposed around it. None: `newton_schulz()`. Static.
+        are transposed around it. None: `auto()`. Static.
       max_leaves: most leaves that share a program; see `map_stacks`. Static.
       max_bytes: most bytes of a stack; see `map_stacks`. Static.
     State: none.
@@ -52,7 +52,7 @@ def orthogonalize(
 
     Source: Jordan et al., Muon, 2024; Carlson et al., 2015 (spectral descent).
     """
-    polar = newton_schulz() if polar is None else polar
+    polar = auto() if polar is None else polar
     is_callable("orthogonalize", "polar", polar, "orthoptax.matrix.newton_schulz()")
 
     def init(params: optax.Params) -> optax.EmptyState:

@@ -3,26 +3,32 @@
 
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
 SMALL = {
-    program: words.split()
+    program: shlex.split(words)
     for program, words in {
         "budget": "--tasks digits --optimizers adamw aegd --gradients 12 --seeds 1",
-        "compile": "--layers 2 --width 16 --repeats 1",
+        "compile": "--layers 2 --width 16 --large 8 --repeats 1",
         "curvature": "--layers 1 --width 8 --length 8 --batch 1 --steps 1 --repeats 1",
+        "gains": "--tasks digits --steps 2",
+        "hardware": "--parts eigen stacks --sizes 8 --stacks 2 8 8 --repeats 1",
         "kernels": "--stacks 2 256",
         "optimizers": "--layers 1 --width 8 --repeats 1 --names muon dion",
-        "polar": "--shapes 8 16 16 16 --repeats 2",
+        "polar": "--shapes 8 16 16 16 --repeats 2 --spectra geometric rank-one "
+        "--kernels by_gain classic optax 'optax dion, schatten' svd",
         "replicate": "--claims adago-digits --steps 2 --seeds 2 --rates 1",
         "sharded": "--layers 1 --width 16 --cases FSDP-8 one",
-        "step": "--layers 2 --width 16 --repeats 2",
+        "step": "--layers 2 --timed 2 --width 16 --repeats 2 "
+        "--optimizers 'muon, classic' optax.adamw",
     }.items()
 }
 FIELDS = ["benchmark", "case", "ours", "reference", "ratio", "unit"]
@@ -39,7 +45,9 @@ def records(program: str, words: list[str], folder: Path) -> list[dict]:
     """What a program wrote to --json, started from a folder that is not the tree."""
     done = run(program, *words, "--json", "out.jsonl", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "ratio" in done.stdout  # the table's heading
+    assert (
+        program in {"compile", "polar", "step"} or "ratio" in done.stdout
+    )  # the table's heading
     text = (folder / "out.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -86,7 +94,7 @@ def test_every_program_is_tested():
     assert list(SMALL) == PROGRAMS
 
 
-LONG = {"budget", "curvature", "replicate", "sharded"}  # twenty seconds and more
+LONG = {"budget", "curvature", "gains", "hardware", "replicate", "sharded"}
 
 
 @pytest.mark.parametrize(
@@ -103,21 +111,29 @@ def test_quick(program, tmp_path):
     is_well_formed(program, records(program, ["--quick"], tmp_path))
 
 
+@pytest.mark.slow
 def test_compile_counts_what_is_there(small):
-    lines = small("compile")
     # Two stacks of three products in two loops; twelve leaves of three products, which
     # newer releases of jax write out for each of the five steps.
-    (dots,) = figures(lines, "StableHLO dots")
-    assert dots["ours"] == 6
-    assert dots["reference"] in (36, 5 * 36)
-    (loops,) = figures(lines, "StableHLO loops")
-    assert (loops["ours"], loops["reference"]) == (4, 0)
-    (text,) = figures(lines, ": HLO text")
+    lines = small("compile")
+    case = "muon, 2x6 of 16 against "
+    count = lambda name, what: figures(lines, f"{case}{name}: {what}")[0]["reference"]
+    assert count("muon, classic", "StableHLO dots") == 6
+    assert count("muon, classic", "StableHLO loops") == 4
+    assert count("optax.contrib.muon", "StableHLO dots") in (36, 5 * 36)
+    assert count("optax.contrib.muon", "StableHLO loops") == 0
+    assert count("optax.contrib.muon, dion", "StableHLO loops") == 12
+    (text,) = figures(lines, f"{case}optax.contrib.muon: HLO text")
     assert text["ratio"] < 1
+
+
+def test_compile_adds_up_clocks(small):
+    lines = small("compile")
+    case = "muon, 1x4 of 8 against optax.contrib.muon"
     for clock in ("wall", "CPU"):
-        (lower,) = figures(lines, f": lower, {clock}")
-        (build,) = figures(lines, f": compile, {clock}")
-        (both,) = figures(lines, f": sum, {clock}")
+        (lower,) = figures(lines, f"{case}: lower, {clock}")
+        (build,) = figures(lines, f"{case}: compile, {clock}")
+        (both,) = figures(lines, f"{case}: sum, {clock}")
         assert both["ours"] == pytest.approx(lower["ours"] + build["ours"])
         assert both["ours"] > 0
 
@@ -125,21 +141,53 @@ def test_compile_counts_what_is_there(small):
 def test_step_weighs_the_state(small):
     # A layer of width w has 12 w^2 entries; muon keeps one float32 of each, AdamW two.
     tree = 2 * 12 * 16**2 * 4 / 1e6
-    against_muon, against_adamw = figures(small("step"), ": state")
-    assert "optax.contrib.muon" in against_muon["case"]
-    assert "optax.adamw" in against_adamw["case"]
-    for r in (against_muon, against_adamw):
+    references = {"muon, classic": 1, "optax.contrib.muon": 1, "optax.adamw": 2}
+    for name, copies in references.items():
+        (r,) = figures(small("step"), f" against {name}: state")
         assert r["ours"] == pytest.approx(tree, rel=0.01)
-    assert against_muon["reference"] == pytest.approx(tree, rel=0.01)
-    assert against_adamw["reference"] == pytest.approx(2 * tree, rel=0.01)
+        assert r["reference"] == pytest.approx(copies * tree, rel=0.01)
 
 
+def test_step_counts_products(small):
+    # Of m x m, m x 3m and two of m x 4m: five times m^3 (2 r + 1) multiply-adds.
+    plain = 2 * 5 * 2 * 16**3 * (3 + 7 + 9 + 9) / 1e9
+    for name in ("muon, classic", "optax.contrib.muon"):
+        (r,) = figures(small("step"), f" against {name}: products")
+        assert r["reference"] == pytest.approx(plain, rel=1e-9)
+
+
+def test_step_measures_the_update(small):
+    # The classic stages are the same polynomial in both.
+    lines = small("step")
+    (classic,) = figures(lines, " against muon, classic: error")
+    (theirs,) = figures(lines, " against optax.contrib.muon: error")
+    assert theirs["reference"] == pytest.approx(classic["reference"], rel=1e-4)
+    assert 0.2 < theirs["ours"] < theirs["reference"] < 0.6
+    (r,) = figures(lines, " against optax.contrib.muon: cosine")
+    assert 0.8 < r["reference"] < 1
+
+
+@pytest.mark.slow
 def test_step_in_16_bits(tmp_path):
-    words = [*SMALL["step"], "--dtype", "bfloat16"]
+    words = [*SMALL["step"], "optax.contrib.muon, spectral", "--dtype", "bfloat16"]
     lines = records("step", words, tmp_path)
     is_well_formed("step", lines)
-    state, _ = figures(lines, ": state")
+    state, *_ = figures(lines, ": state")
     assert state["ours"] == pytest.approx(12 * 2 * 16**2 * 2 / 1e6, rel=0.02)
+    assert not [r for r in lines if "spectral" in r["case"]]  # needs 32 bits
+
+
+@pytest.mark.slow
+def test_gains_says_what_two_matrices_take(small):
+    lines = small("gains")
+    takes = [r for r in lines if "by_gain takes" in r["case"]]
+    assert sum(r["ours"] for r in takes) == 2
+    (least,) = figures(lines, "least gain")
+    assert 1 <= least["ours"] < 64 ** (3 / 8)  # of a flat spectrum
+    for one in figures(lines, "auto, operations"):  # (9, 17, 9), halved twice
+        assert one["ours"] == pytest.approx(9.25 / 15)
+    by_gain, *_ = figures(lines, "by_gain, operations by half")
+    assert 0.4 <= by_gain["ours"] <= 8 / 15 + 1e-9
 
 
 @pytest.mark.slow
@@ -168,19 +216,79 @@ def test_sharded_refuses_unknown_cases(tmp_path):
 
 
 def test_polar_measures_the_error(small):
-    lines = figures(small("polar"), ": error")
-    error = {r["case"]: r for r in lines}
-    assert len(lines) == 2 * 7  # shapes times kernels
-    for r in error.values():
-        # Both are the polar factor to rounding, or the same polynomial: same distance;
-        # or one that may stand for the classic five, and is nearer.
-        exact = r["case"].startswith(("svd", "POLAR_EXPRESS_8"))
-        instead = r["case"].startswith(("auto", "by_gain"))
-        low, high = (0, 2e-5) if exact else (1e-3, 0.5)
-        assert low < r["ours"] < high
-        assert low < r["reference"] < high
-        assert exact or instead or r["ratio"] == pytest.approx(1, rel=1e-3)
-        assert not instead or r["ratio"] < 1
+    # Singular values from 1 to 1e-3 over their norm, by the classic polynomial.
+    s = np.geomspace(1, 1e-3, 8)
+    s /= np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    expected = {
+        "error": np.sqrt(np.mean((s - 1) ** 2)),
+        "cosine": np.mean(s) / np.sqrt(np.mean(s**2)),
+        "smallest singular value": s.min(),
+        "mean singular value": s.mean(),
+        "largest singular value": s.max(),
+    }
+    lines = small("polar")
+    for name in ("classic", "optax", "five stages, plainly"):
+        case = f"auto against {name}, 8x16 float32: geometric: "
+        for what, value in expected.items():
+            (r,) = figures(lines, case + what)
+            assert r["reference"] == pytest.approx(value, rel=1e-4)
+        (r,) = figures(lines, case + "error")
+        assert 0.02 < r["ours"] < r["reference"]
+
+
+def test_polar_knows_the_exact_factor(small):
+    lines = small("polar")
+    for shape in ("8x16", "16x16"):
+        for spectrum, close in (("geometric", 5e-5), ("rank-one", 2e-6)):
+            case = f"auto against svd, {shape} float32: {spectrum}: "
+            (r,) = figures(lines, case + "error")
+            assert 0 < r["reference"] < close
+            (r,) = figures(lines, case + "smallest singular value")
+            assert r["reference"] == pytest.approx(1, abs=1e-5)
+
+
+def test_polar_counts_products(small):
+    lines = small("polar")
+    for m, n in ((8, 16), (16, 16)):
+        plain = 5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) / 1e9
+        for name in ("classic", "optax", "five stages, plainly"):
+            case = f"auto against {name}, {m}x{n} float32: products"
+            (r,) = figures(lines, case)
+            assert r["reference"] == pytest.approx(plain, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_polar_leaves_a_picture_and_its_text(tmp_path):
+    words = "--shapes 8 16 --spectra rank-one --kernels --picture p.png --text p.txt"
+    records("polar", words.split(), tmp_path)
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "p.txt").read_text()
+    for expected in ("jax ", "optax ", "polar.py --shapes 8 16", "8x16", "rank-one"):
+        assert expected in text
+
+
+def test_polar_refuses_unknown_kernels(tmp_path):
+    done = run("polar", "--kernels", "autos", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "'autos'" in done.stderr
+    assert "by_gain" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hardware_measures_what_auto_weighs(small):
+    cases = {r["case"]: r for r in small("hardware")}
+    kinds = {case.split(",")[0] for case in cases}
+    assert kinds == {
+        "eigendecomposition over product",
+        "eigh over auto",
+        "map_stacks over one batch",
+        "map_stacks over calls written out",
+    }
+    name = "eigendecomposition over product, 8: {}"
+    slowest, median = (cases[name.format(w)] for w in ("slowest wall", "wall"))
+    assert slowest["ours"] >= median["ours"] > 0
 
 
 def test_polar_refuses_tall_shapes(tmp_path):

@@ -61,6 +61,19 @@ fewer digits of its small eigenvalues. Dion's QR amplifies rounding by the condi
 B Q, here of square matrices; the five stages of `POLAR_EXPRESS_102` by their slopes at
 0, together 990, twice Jordan's.
 """
+AUTOMATIC = (
+    "adago", "adamuon", "hybrid_auon", "lmo", "muon", "namo", "normuon",
+    "orthogonalize", "scale_by_dual_norm", "scale_by_input_norm", "scion",
+    "trust_region",
+)  # fmt: skip
+"""What takes the kernel `auto`, if given none."""
+APART = dict.fromkeys(AUTOMATIC, 2e-4)
+"""The same where rounding differs: sums in another order, gradients of another scale.
+
+The Gram form of `OURS` amplifies the rounding of the Gram matrix, 6e-8 of its largest
+eigenvalue, by the square of its first two slopes, (14.8 x 11.1)^2 = 3e4, where singular
+values are small: 2e-3 of these. Those of Gaussian matrices are a tenth of the largest.
+"""
 WHOLE_TREE = {
     "induced_metric", "inverse_fisher", "mfac", "newton_direction", "polyak_step",
     "sania", "scale_by_induced_metric",

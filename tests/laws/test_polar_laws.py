@@ -16,6 +16,7 @@ from orthoptax.matrix import (
     by_shape,
     cans,
     degree_17,
+    eigh,
     frobenius,
     gelfand,
     gram_newton_schulz,
@@ -41,6 +42,7 @@ KERNELS = {
     "auto": auto(hardware=Hardware(halve=4)),
     "by_shape": by_shape({(4, 9): CUBIC5}),
     "svd": svd(),
+    "eigh": eigh(),
 }
 ROWS = {"aol"}  # divides each row by a number of its own: not the same under rotations
 SHAPES = [(5, 5), (4, 9), (1, 6)]

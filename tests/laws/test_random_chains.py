@@ -75,50 +75,77 @@ def is_plain(name):
 
 
 def check(chain, shapes):
-    """Finite updates, a state that keeps its types, and one result in two ways."""
+    """Finite updates, a state that keeps its types, and one result in two ways.
+
+    A chain may magnify rounding beyond any tolerance: the inverse root of a matrix of
+    signs, whose rank is low. What float32 leaves open, float64 decides.
+    """
+    found = [*steps(chain, shapes, jnp.float32)]
+    if all(is_close(compiled, eager) for _, compiled, eager in found):
+        return
+    with jax.enable_x64(True):
+        for again, compiled, eager in steps(chain, shapes, jnp.float64):
+            assert_as_close_as_it_can(again, compiled, eager)
+
+
+def steps(chain, shapes, dtype):
+    """Of two steps each (the step from other gradients, compiled, eager results)."""
     tx = supplied(ChainOptimizer(chain)(0.1), tuple(EXTRA))
-    params, grads = zoo.tree(0, shapes), [zoo.tree(seed, shapes) for seed in (1, 2)]
+    params, *grads = (zoo.tree(seed, shapes, dtype) for seed in (0, 1, 2))
     state = tx.init(params)
     update = jax.jit(tx.update).lower(grads[0], state, params).compile(QUICK)
     for g in grads:
         eager = tx.update(g, state, params)
         updates, after = update(g, state, params)
-        assert zoo.types(after) == zoo.types(state)
-        assert zoo.types(updates) == zoo.types(params)
+        assert zoo.types(after) == zoo.types(state), chain
+        assert zoo.types(updates) == zoo.types(params), chain
         for name, leaf in zoo.by_name(updates).items():
-            assert jnp.isfinite(leaf).all(), name
-        assert_as_close_as_it_can(tx, (g, state, params), (updates, after), eager)
+            assert jnp.isfinite(leaf).all(), (chain, name)
+        again = functools.partial(_again, tx, g, state, params)
+        yield again, (updates, after), eager
         state = after
 
 
-def assert_as_close_as_it_can(tx, arguments, compiled, eager):
+def _again(tx, g, state, params, seed):
+    return tx.update(rounded(g, seed), state, params)
+
+
+def assert_as_close_as_it_can(again, compiled, eager):
     """Equal up to `TOLERANCE`, or to what another rounding of the gradient would do.
 
     A chain may hang on the last bits of its input: an error of orthogonality that is
     rounding itself, the direction of rows that nearly cancel.
     """
+    near = [again(seed) for seed in range(6)]
+    for name, ours, one, *others in zip(
+        zoo.names(eager),
+        *map(jax.tree.leaves, (compiled, eager, *near)),
+        strict=True,
+    ):
+        ours, one, *others = (
+            zoo.raw(x).astype(np.float64) for x in (ours, one, *others)
+        )
+        spread = max(np.max(np.abs(x - one), initial=0) for x in others)
+        atol = TOLERANCE * np.max(np.abs(one), initial=1e-30) + 4 * spread
+        np.testing.assert_allclose(ours, one, rtol=0, atol=atol, err_msg=name)
+
+
+def is_close(compiled, eager):
     try:
         zoo.assert_close(compiled, eager, TOLERANCE)
     except AssertionError:
-        g, state, params = arguments
-        near = [tx.update(rounded(g, seed), state, params) for seed in range(6)]
-        for name, ours, one, *others in zip(
-            zoo.names(eager),
-            *map(jax.tree.leaves, (compiled, eager, *near)),
-            strict=True,
-        ):
-            ours, one, *others = (
-                zoo.raw(x).astype(np.float64) for x in (ours, one, *others)
-            )
-            spread = max(np.max(np.abs(x - one), initial=0) for x in others)
-            atol = TOLERANCE * np.max(np.abs(one), initial=1e-30) + 4 * spread
-            np.testing.assert_allclose(ours, one, rtol=0, atol=atol, err_msg=name)
+        return False
+    return True
 
 
 def rounded(tree, seed):
-    """The leaves with every entry a few units of rounding away."""
+    """The leaves with every entry three units of rounding away."""
     rng = np.random.default_rng(seed)
-    near = lambda x: x * (1 + 4e-7 * jnp.asarray(rng.choice([-1, 1], x.shape), x.dtype))
+
+    def near(x):
+        signs = jnp.asarray(rng.choice([-1, 1], x.shape), x.dtype)
+        return x * (1 + 3 * jnp.finfo(x.dtype).eps * signs)
+
     return jax.tree.map(near, tree)
 
 

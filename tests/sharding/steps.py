@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from orthoptax import optimizers
 from orthoptax.layout import here
+from orthoptax.matrix import newton_schulz
 from orthoptax.sharding import whole_matrices
 from tests import zoo
 
@@ -127,11 +128,22 @@ def frozen(shapes: Any) -> Any:
 _LOCAL: dict[Any, Any] = {}
 
 
+def made(name: str, **arguments: Any) -> Any:
+    """The optimizer; Muon and NorMuon with the classic kernel, if no other is given.
+
+    It amplifies rounding least: `auto` may work on Gram matrices, whose rounding
+    reaches small singular values. That one is compared in float64, and in the test of
+    every optimizer.
+    """
+    own = {"polar": newton_schulz()} if name in ("muon", "normuon") else {}
+    return getattr(optimizers, name)(RATE, **{**own, **arguments})
+
+
 def local(name: str, shapes: Any, dtype: Any = np.float32, **arguments: Any) -> Any:
     """(updates, state) of two steps on one device, worked out once."""
     key = (name, frozen(shapes), np.dtype(dtype).name, repr(sorted(arguments.items())))
     if key not in _LOCAL:
-        tx = getattr(optimizers, name)(RATE, place=here, **arguments)
+        tx = made(name, place=here, **arguments)
         params = zoo.tree(0, shapes, dtype)
         _LOCAL[key] = jax.device_get(take(tx, params, gradients(shapes, dtype)))
     return _LOCAL[key]
@@ -154,7 +166,7 @@ def sharded(
     where = mesh(AxisType.Explicit if explicit else AxisType.Auto)
     cut = shardings(where, specs)
     place = None if explicit else whole_matrices(specs, mesh=where, **about_place)
-    tx = getattr(optimizers, name)(RATE, place=place, **(arguments or {}))
+    tx = made(name, place=place, **(arguments or {}))
     params = jax.device_put(zoo.tree(0, shapes, dtype), cut)
     grads = [jax.device_put(g, cut) for g in gradients(shapes, dtype)]
     updates, state = take(tx, params, grads, start=spread(tx.init(params), where))
@@ -168,13 +180,14 @@ def inside(
     *,
     check_vma: bool,
     axes: Sequence[str] = AXES,
+    arguments: Any = None,
 ) -> Any:
     """The same inside a shard_map over some axes: (updates, state)."""
     where = mesh()
-    make = getattr(optimizers, name)
     params = zoo.tree(0, shapes)
     # The state is cut as jit leaves it, which other tests look at.
-    outside = make(RATE, place=whole_matrices(specs, mesh=where))
+    own = arguments or {}
+    outside = made(name, place=whole_matrices(specs, mesh=where), **own)
     first = outside.init(jax.device_put(params, shardings(where, specs)))
     kept = jax.tree.map(lambda x: getattr(x.sharding, "spec", P()), first)
     mapped = lambda fn, into, out: jax.shard_map(
@@ -185,7 +198,7 @@ def inside(
         axis_names=set(axes),
         check_vma=check_vma,
     )
-    tx = make(RATE, place=whole_matrices(specs))
+    tx = made(name, place=whole_matrices(specs), **own)
     return take(
         tx,
         params,

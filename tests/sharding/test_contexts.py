@@ -158,7 +158,7 @@ def test_inside_shard_map_over_the_axis_that_cuts(check_vma):
 
 
 def test_pmap():
-    tx = normuon(RATE, place=whole_matrices(axes=("i",)))
+    tx = steps.made("normuon", place=whole_matrices(axes=("i",)))
     every = lambda tree: jax.tree.map(lambda x: jnp.stack([x] * 8), tree)
 
     def step(grads, params):

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from orthoptax import muon, normuon
+from orthoptax.matrix import explain, newton_schulz
 from orthoptax.sharding import whole_matrices
 from orthoptax.sharding.compiled.counting import count
 from tests.sharding import steps
@@ -26,7 +27,11 @@ LAYER = {"attn": (WIDTH, 3 * WIDTH), "out": (WIDTH, WIDTH),
 GPT2 = {f"layer_{i}/{name}": shape for i in range(12) for name, shape in LAYER.items()}
 PARAMETERS = 84_934_656
 SHARD = PARAMETERS * 4 // 8  # bytes
-OPTIMIZERS = {"muon": muon, "normuon": normuon}
+OPTIMIZERS = {
+    "muon": functools.partial(muon, polar=newton_schulz()),
+    "normuon": functools.partial(normuon, polar=newton_schulz()),
+    "default": muon,
+}
 WIDENS = ("attn", "up")
 SCHEMES = {  # (kernels that widen, kernels that do not)
     "fsdp": (P(OVER_8), P(OVER_8)),
@@ -103,6 +108,16 @@ def test_one_shard_out_and_one_back(scheme):
     assert found.flops <= 1.03 * products(GPT2.values()) / 8
     assert found.in_branches == ()
     assert found.temp_bytes <= 2 * SHARD + working_set((WIDTH, 4 * WIDTH))
+
+
+def test_the_default_moves_the_same_and_does_less():
+    found = gpt2("default", "fsdp x tp")
+    assert kinds(found) == ["all-to-all"] * 2
+    assert found.result_bytes == 2 * SHARD
+    weighed = sum(explain(*shape).chosen.flops for shape in GPT2.values())
+    assert found.flops <= 1.03 * weighed / 8
+    assert found.flops <= 0.55 * products(GPT2.values()) / 8
+    assert found.in_branches == ()
 
 
 @pytest.mark.parametrize("scheme", [slow("fsdp x tp"), "fsdp", slow("tp")])

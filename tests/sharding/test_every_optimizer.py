@@ -31,7 +31,7 @@ slow = discovery.law(has_place, fast=lambda s: False)
 
 
 # Updates of SPEL are small differences of points on a set, and have their rounding.
-ROUNDING = {**discovery.ROUNDING, "spel": 2e-4}
+ROUNDING = {**discovery.ROUNDING, **discovery.APART, "spel": 2e-4}
 
 
 def tolerance(name):
@@ -39,10 +39,17 @@ def tolerance(name):
     return ROUNDING.get(name)
 
 
+def default(subject):
+    """Its own kernel, where `steps` would take another."""
+    return {"polar": None} if "polar" in subject.parameters else {}
+
+
 @every
 def test_with_specs_under_auto_axes(subject):
-    updates, state, cut = steps.sharded(subject.name, SHAPES, SPECS)
-    theirs = steps.local(subject.name, SHAPES)
+    updates, state, cut = steps.sharded(
+        subject.name, SHAPES, SPECS, arguments=default(subject)
+    )
+    theirs = steps.local(subject.name, SHAPES, **default(subject))
     steps.assert_equal((updates, state), theirs, tolerance(subject.name))
     steps.assert_cut(updates[-1], cut)
     assert all(np.any(x) for x in jax.tree.leaves(theirs[0]))  # something moved
@@ -50,14 +57,18 @@ def test_with_specs_under_auto_axes(subject):
 
 @every
 def test_without_a_place_on_explicit_axes(subject):
-    updates, state, cut = steps.sharded(subject.name, SHAPES, SPECS, explicit=True)
-    theirs = steps.local(subject.name, SHAPES)
+    updates, state, cut = steps.sharded(
+        subject.name, SHAPES, SPECS, explicit=True, arguments=default(subject)
+    )
+    theirs = steps.local(subject.name, SHAPES, **default(subject))
     steps.assert_equal((updates, state), theirs, tolerance(subject.name))
     steps.assert_cut(updates[-1], cut)
 
 
 @slow
 def test_inside_shard_map(subject):
-    results = steps.inside(subject.name, SHAPES, SPECS, check_vma=True)
-    theirs = steps.local(subject.name, SHAPES)
+    results = steps.inside(
+        subject.name, SHAPES, SPECS, check_vma=True, arguments=default(subject)
+    )
+    theirs = steps.local(subject.name, SHAPES, **default(subject))
     steps.assert_equal(results, theirs, tolerance(subject.name))

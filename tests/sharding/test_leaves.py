@@ -105,10 +105,10 @@ def test_dtype(dtype):
 def one_step(params, specs):
     """(sharded, local) results of a step along the parameters."""
     where = steps.mesh()
-    tx = normuon(RATE, place=whole_matrices(specs, mesh=where))
+    tx = steps.made("normuon", place=whole_matrices(specs, mesh=where))
     put = jax.device_put(params, steps.shardings(where, specs))
     ours = steps.take(tx, put, [put], start=steps.spread(tx.init(put), where))
-    return jax.device_get((ours, steps.take(normuon(RATE), params, [params])))
+    return jax.device_get((ours, steps.take(steps.made("normuon"), params, [params])))
 
 
 def test_complex_numbers():

@@ -34,7 +34,10 @@ def small(text, out, *more):
             "optimizer 'muno' is unknown. Expected one",
         ),
         (("--optimizers", "muno"), "Did you mean 'muon'?"),
-        (("--model", "tinny"), "model 'tinny' is unknown. Expected one of 124m, tiny."),
+        (
+            ("--model", "tinny"),
+            "model 'tinny' is unknown. Expected one of 124m, tiny, wide.",
+        ),
         (("--data", "EMPTY"), "holds no text. Expected at least one file"),
         (("--data", "EMPTY/nowhere"), "does not exist. Expected a folder"),
         (("--learning-rates", "0.1", "-1"), "learning rate -1.0 is out of range."),

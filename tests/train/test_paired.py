@@ -6,6 +6,7 @@ import optax
 import pytest
 
 from orthoptax import muon
+from orthoptax.matrix import newton_schulz
 from orthoptax.train import data, loop, models, names, results, tasks
 
 SEEDS, STEPS, RATE = (0, 1, 2, 3, 4), 250, 0.02
@@ -15,7 +16,7 @@ T_975 = 2.776  # Student's t, 4 degrees of freedom
 def ours(learning_rate):
     """The one difference left is optax's bias correction inside Nesterov."""
     rest = optax.adamw(learning_rate, nesterov=True, weight_decay=0.0)
-    return muon(learning_rate, rest=rest)
+    return muon(learning_rate, polar=newton_schulz(), rest=rest)
 
 
 def final_losses(constructor, folder):

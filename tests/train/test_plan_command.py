@@ -40,7 +40,8 @@ def test_json_holds_the_formulas(capsys, shapes):
     assert main(words.split()) == 0
     found = json.loads(capsys.readouterr().out)
     here, whole, *_ = found["placements"]
-    flops = 5 * 2 * (2 * 64 * 64 * 256 + 64**3)  # of one of the two, in float32
+    # Of one of the two, in float32: two long products and 13 small ones, see `auto`.
+    flops = 2 * (2 * 64 * 64 * 256 + 13 * 64**3)
     assert (found["mesh"], found["hardware"]) == ({"dp": 2}, "v5p")
     assert (here["result_bytes"], here["flops"]) == (0, 2 * flops)
     assert (whole["result_bytes"], whole["flops"]) == (2 * 64 * 256 * 2, flops)
@@ -70,7 +71,12 @@ def test_every_optimizer_of_matrices_can_be_planned(name, shapes):
     assert best.candidates[1].cost.result_bytes >= 2 * updates / 8
 
 
-@pytest.mark.parametrize("name", MODELS)
+LARGE = {"deepseek-v3-like", "llama3-405b", "llama3-70b", "gpt2-xl", "gpt2-large"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in MODELS]
+)
 def test_every_model_can_be_planned(name):
     best = planned(PlanSettings("dp=2,fsdp=4", name, stacked=True))
     costs = {c.name: c.cost for c in best.candidates if c.cost is not None}

@@ -17,7 +17,7 @@ from orthoptax._check import message
 from orthoptax._types import Place
 from orthoptax.layout.leaves import parameters
 from orthoptax.layout.wrap import on_matrices
-from orthoptax.matrix.newton_schulz import newton_schulz
+from orthoptax.matrix.auto import auto
 from orthoptax.matrix.orientation import small_side_first
 from orthoptax.sharding.context import by_name
 from orthoptax.sharding.planning.calls import Optimizer, calls
@@ -161,7 +161,7 @@ def plan(
       hardware: a name in `orthoptax.sharding.planning.hardware.HARDWARE`, or a
         `Hardware`.
       optimizer: optimizer(place), for example `lambda place: muon(0.02, place=place)`;
-        None: five stages of Newton-Schulz on every matrix. Static.
+        None: `auto()` on every matrix. Static.
       transport: see `whole_matrices`. Static.
     Returns: a `Plan`; pass its `place` to the optimizer, print it for the reasons.
     Raises: ValueError for a mesh, specs or leaves that do not fit each other, unknown
@@ -200,7 +200,7 @@ _chip = hardware  # `plan` has an argument of that name
 
 def _polar(place: Place) -> optax.GradientTransformation:
     """Every matrix replaced by its polar factor, and nothing else."""
-    polar = small_side_first(newton_schulz())
+    polar = small_side_first(auto())
     return on_matrices(
         optax.stateless(lambda u, _: jax.tree.map(polar, u)), place=place
     )

@@ -9,7 +9,7 @@ import pytest
 
 from orthoptax.diagnostics import record
 from orthoptax.layout import by_layout, describe, flax, on_matrices
-from orthoptax.matrix import newton_schulz, svd
+from orthoptax.matrix import auto, newton_schulz, svd
 from orthoptax.optimizers import muon
 from orthoptax.transforms import (
     decoupled,
@@ -47,11 +47,15 @@ def test_muon_orthogonalizes_all_that_the_layout_calls_matrices():
     assert get(state, "orthogonalized") == 12
 
 
-def test_newton_schulz_counts_as_orthogonal():
-    state = after_a_step(muon(0.02, after=record()), zoo.tree(1, SQUARE))
+@pytest.mark.parametrize(
+    ("polar", "least", "most"),
+    [(newton_schulz(), 0.25, 0.5), (auto(), 0.02, 0.12)],
+)
+def test_iterations_count_as_orthogonal(polar, least, most):
+    state = after_a_step(muon(0.02, polar=polar, after=record()), zoo.tree(1, SQUARE))
     assert get(state, "orthogonalized") == get(state, "matrices") == 3
     for error in get(state, "orthogonality_error").values():
-        assert np.all((error > 0.25) & (error < 0.5))
+        assert np.all((error > least) & (error < most))
 
 
 @pytest.mark.parametrize("polar", [lambda x: x, jnp.sign, jnp.zeros_like])

@@ -11,11 +11,15 @@ from jax.sharding import PartitionSpec as P
 from orthoptax.matrix import (
     OURS,
     OURS_16_BITS,
+    Eigen,
     Hardware,
     auto,
     block_products,
     cost,
     explain,
+    gram_newton_schulz,
+    newton_schulz,
+    schatten_8,
     small_side_first,
 )
 from orthoptax.matrix.inner import Inner
@@ -49,7 +53,7 @@ def counted(polar, m, n):
 def test_bounds_by_formula(m, n, dtype, price, bound):
     kernel = Hardware(products=block_products(2), price=0.5)
     about = explain(
-        n, m, compute_dtype=dtype, hardware=kernel if price == "kernel" else None
+        n, m, compute_dtype=dtype, hardware=kernel if price == "kernel" else Hardware()
     )
     assert about.chosen.flops / about.classic <= bound
     assert about.classic == cost(JORDAN, m, n)
@@ -64,6 +68,19 @@ def test_bounds_by_count(m, n, bound):
     want = explain(m, n, hardware=hardware).chosen.flops
     assert want <= got <= 1.07 * want  # elementwise: little even at this size
     assert got / cost(JORDAN, m, n) <= 1.07 * bound
+
+
+@pytest.mark.parametrize("error", [1e-2, 1e-4])
+def test_values_end_as_near_to_1_as_asked_in_the_gram_form(error):
+    """A few large values, whose Gram matrix rounds the small ones most."""
+    (m, n), values = (64, 256), np.full(64, 3e-3)
+    values[:8] = 1
+    u, v = (np.linalg.qr(RNG.standard_normal((k, m)))[0] for k in (m, n))
+    polar = auto(error)
+    assert explain(m, n, error=error).chosen.form == "Gram"
+    got = np.asarray(jax.jit(polar)(jnp.asarray((u * values) @ v.T, jnp.float32)))
+    left = np.linalg.svd(got.astype(np.float64), compute_uv=False)
+    assert np.abs(left - 1).max() <= error + 2e-5
 
 
 def test_16_bit_products_take_their_schedule_and_restarts():
@@ -85,11 +102,139 @@ def test_an_error_is_kept(error, dtype):
 
 
 def test_explanation_is_a_table():
-    text = str(explain(512, 2048))
-    assert text.splitlines()[0] == "512 x 2048, * chosen"
-    assert [line.split()[0] for line in text.splitlines()[2:]] == ["plain", "Gram"]
+    text = str(explain(512, 2048, hardware=Hardware(eigh=Eigen(10.0, 70.0))))
+    first, _, *rows = text.splitlines()
+    assert first == "512 x 2048, products rounded to 2^-24, * chosen"
+    assert [line.split()[0] for line in rows] == ["plain", "Gram", "eigen"]
     assert "Gram *" in text
     assert "9 17 9" in text
+    whys = [line.split("  ")[-1] for line in rows]
+    assert whys[0] == "1.63 of the chosen"
+    assert whys[1] == "least FLOPs"
+    assert whys[2].endswith("10 products alone, 70 products beside other programs")
+
+
+SHAPES = [(64, 64), (256, 1024), (768, 768), (768, 3072), (1024, 1024), (4096, 4096)]
+
+
+@pytest.mark.parametrize("error", [None, 1e-6])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu", "default"])
+def test_no_platform_is_offered_an_eigendecomposition(platform, error):
+    for m, n in SHAPES:
+        about = explain(m, n, error=error, platform=platform)
+        assert about.chosen.form != "eigen"
+        assert about.chosen == auto_of(about.candidates)
+        last = about.candidates[-1]
+        assert (last.form, last.error) == ("eigen", 0.0)
+        assert "other programs" in last.note
+
+
+def auto_of(candidates):
+    return sorted((c for c in candidates if c.offered), key=lambda c: c.flops)[0]
+
+
+@pytest.mark.parametrize(
+    ("price", "form", "note"),
+    [
+        (4.0, "eigen", "4 products beside other programs"),
+        (400.0, "Gram", "400 products beside other programs"),
+        (Eigen(4.0), "Gram", "4 products alone, not timed beside other programs"),
+        (Eigen(40.0, 4.0), "eigen", "40 products alone, 4 products beside other prog"),
+        (Eigen(4.0, 400.0), "Gram", "4 products alone, 400 products beside other pro"),
+        (None, "Gram", "not timed beside other programs"),
+    ],
+)
+def test_an_eigendecomposition_is_weighed_by_its_price_under_load(price, form, note):
+    about = explain(64, 256, hardware=Hardware(halve=64, eigh=price))
+    assert about.chosen.form == form
+    assert about.candidates[-1].note.startswith(note)
+
+
+def test_the_price_of_an_eigendecomposition_is_counted_in_products():
+    last = explain(30, 90, hardware=Hardware(eigh=12.0)).candidates[-1]
+    products = 2 * 30 * 30 * 90 * 2 + 2 * 30**3 * (12 + 1)  # X X^H, Q X; A = V, l; Q
+    assert last.flops == products
+    x = jnp.asarray(RNG.normal(size=(2, 5, 9)), jnp.float32)
+    u, _, vh = np.linalg.svd(x, full_matrices=False)
+    o = jax.jit(auto(hardware=Hardware(eigh=0.0)))(x)
+    np.testing.assert_allclose(o, u @ vh, atol=1e-4)  # no schedule comes this near
+
+
+def test_products_too_inexact_for_an_eigendecomposition():
+    free = Hardware(eigh=0.0)
+    assert explain(8, 8, hardware=free).chosen.form == "eigen"
+    for options in (
+        {"compute_dtype": "bfloat16"},
+        {"compute_dtype": "float16"},
+        {"precision": "high", "platform": "tpu"},
+        {"precision": "default", "platform": "cuda"},
+    ):
+        about = explain(8, 8, hardware=free, **options)
+        assert about.chosen.form != "eigen"
+        assert about.candidates[-1].note == "products round too much"
+
+
+# Of 1024 x 4096 in float32: (form, schedule, restarts) by platform and precision.
+CHOICES = {
+    ("cpu", "default"): ("Gram", OURS, ()),
+    ("cpu", "highest"): ("Gram", OURS, ()),
+    ("cuda", "default"): ("Gram", OURS_16_BITS, (2,)),
+    ("cuda", "high"): ("Gram", OURS_16_BITS, (2,)),
+    ("cuda", None): ("Gram", OURS, ()),
+    ("tpu", "default"): ("plain", OURS_16_BITS, ()),
+    ("tpu", "high"): ("Gram", OURS, (1,)),
+    ("tpu", None): ("Gram", OURS, ()),
+}
+
+
+@pytest.mark.parametrize(("platform", "precision"), CHOICES)
+def test_the_precision_that_products_have_decides(platform, precision):
+    about = explain(1024, 4096, platform=platform, precision=precision).chosen
+    found = about.form, about.schedule, about.restarts
+    assert found == CHOICES[platform, precision]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_one_branch_is_lowered_and_it_is_the_platforms(platform):
+    x = jnp.ones((16, 64))
+    lower = lambda f: jax.jit(f).trace(x).lower(lowering_platforms=(platform,))
+    text = lower(auto(precision="default")).as_text()
+    about = explain(16, 64, precision="default", platform=platform).chosen
+    form = gram_newton_schulz if about.form == "Gram" else newton_schulz
+    restarts = {"restarts": about.restarts} if about.form == "Gram" else {}
+    direct = form(about.schedule, scale=schatten_8(), precision="default", **restarts)
+    dots = lambda text: text.count("stablehlo.dot_general")
+    assert dots(text) == dots(lower(direct).as_text())
+
+
+def test_products_are_halved_only_where_that_was_timed_to_gain_or_they_are_large():
+    levels = lambda m, n, platform: [
+        c.levels for c in explain(m, n, platform=platform).candidates
+    ]
+    assert levels(512, 512, "cpu") == [0, 0, 0]
+    assert levels(1024, 1024, "cpu") == [1, 0, 0]
+    assert levels(2048, 2048, "default") == [0, 0, 0]
+    assert levels(4096, 4096, "default") == [1, 1, 0]
+    x = jax.ShapeDtypeStruct((4096, 16384), jnp.float32)
+    lower = lambda f, p: jax.jit(f).trace(x).lower(lowering_platforms=(p,)).as_text()
+    dots = lambda f, p: lower(f, p).count("stablehlo.dot_general")
+    never, once = auto(hardware=Hardware(halve=2**31)), auto(hardware=Hardware(4096))
+    assert dots(auto(), "cpu") == dots(never, "cpu")
+    assert dots(auto(), "tpu") == dots(once, "tpu") > dots(never, "tpu")
+
+
+def test_platforms_that_agree_share_one_branch():
+    x = jnp.ones((16, 64))
+    assert "platform_index" not in str(jax.make_jaxpr(auto())(x))
+    assert "platform_index" in str(jax.make_jaxpr(auto(precision="default"))(x))
+
+
+def test_settings_of_the_process_are_not_read():
+    x, polar = jnp.ones((8, 64)), auto()
+    before = jax.jit(lambda x: polar(x)).lower(x).as_text()
+    with jax.default_matmul_precision("bfloat16"):
+        assert explain(8, 64).chosen == explain(8, 64, precision="highest").chosen
+        assert jax.jit(lambda x: polar(x)).lower(x).as_text() == before
 
 
 @pytest.mark.parametrize(
@@ -166,6 +311,8 @@ def test_a_step_of_muon():
         (lambda: auto(1e-9), "auto: error=1e-09 is out of range"),
         (lambda: auto(hardware={"cpu": HALVED}), "auto: hardware for .* leaves other"),
         (lambda: explain(0, 4), "explain: rows=0 is out of range"),
+        (lambda: explain(4, 4, hardware={}), "explain: hardware for .* leaves other"),
+        (lambda: auto(precision="huge"), "rounding: how products of precision='huge'"),
     ],
 )
 def test_bad_arguments(make, wrong):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rule, the costs and the committed schedules, regenerated."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +32,18 @@ from orthoptax.matrix.chosen import (
 
 CHOSEN = {  # gain: degrees and lower end, as `cheapest` finds them
     1.0: ((9, 17, 9), 0.0023063730599435783),
-    1.5: ((5, 17, 9), 0.0029622738769049745),
+    1.3: ((5, 17, 9), 0.002193766630448407),
+    1.6: ((5, 17, 9), 0.0032741869228276126),
     3.0: ((9, 17, 3), 0.006598592296392085),
+    4.0: ((5, 17, 3), 0.006937299207089857),
     8.0: ((5, 3, 9), 0.014698647762946755),
 }
 IN_16_BITS = {
     1.0: ((5, 3, 9, 9), 0.0017957005032874435),
-    1.5: ((9, 9, 9), 0.0028176437256694892),
+    1.4: ((9, 9, 9), 0.0024247595973990294),
+    1.7: ((9, 9, 9), 0.0034422515171933493),
     3.0: ((9, 5, 9), 0.006276422422360849),
+    4.1: ((9, 3, 9), 0.006937299207089857),
     8.0: ((5, 3, 9), 0.014698647762946755),
 }
 TABLES = {"any": (CHOSEN, BY_GAIN), "16 bits": (IN_16_BITS, BY_GAIN_16_BITS)}
@@ -162,6 +168,17 @@ def test_the_search_finds_what_is_committed(name, gain):
     found = cheapest(gain=gain, degrees=degrees, allowed=no_steep_ends)
     assert found.degrees == TABLES[name][0][gain][0]
     assert found.lower == pytest.approx(TABLES[name][0][gain][1], rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gain", "degrees"),
+    [(1.3, (3, 5, 7, 9, 17)), (4.0, (3, 5, 7, 9, 17)), (1.4, (3, 5, 7, 9))],
+)
+def test_below_its_gain_no_schedule_of_that_cost_will_do(gain, degrees):
+    search = functools.partial(cheapest, degrees=degrees, allowed=no_steep_ends)
+    price = lambda g: cost(search(gain=g).schedule, 1, 1, price=5 / 8)
+    assert price(gain) < price(0.95 * gain)
 
 
 def test_a_short_search():

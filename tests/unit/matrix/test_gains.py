@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certified gain: a scale for nothing, and the schedule it allows."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from orthoptax.matrix import (
     BY_GAIN,
     JORDAN,
     OURS,
+    OURS_16_BITS,
     block_products,
     by_gain,
+    cost,
     gram_newton_schulz,
     newton_schulz,
+    quiet_restarts,
     schatten_8,
 )
+from orthoptax.matrix.chosen import BY_GAIN_16_BITS
 from orthoptax.matrix.gains import gain_of
 from orthoptax.matrix.inner import Inner, local
+from orthoptax.sharding import count
 
 RNG = np.random.default_rng(0)
 
@@ -98,7 +106,7 @@ def test_each_matrix_takes_the_schedule_of_its_gain():
         out = np.asarray(jax.jit(by_gain())(jnp.asarray(x)))
         gains = np.asarray(gain_of(jnp.asarray(x)))
     for i, (s, (u, v, _), passed) in enumerate(
-        zip(spectra, made, (3.0, 1.0, 1.5), strict=True)
+        zip(spectra, made, (4.0, 1.0, 1.6), strict=True)
     ):
         assert gains[i] == pytest.approx(np.linalg.norm(s) / eighth(s))
         want = u * values(BY_GAIN[passed], s / eighth(s)) @ v.T
@@ -115,10 +123,76 @@ def test_batches_are_loops_and_zero_stays_zero():
     assert jax.eval_shape(by_gain(), x.astype("bfloat16")).dtype == jnp.bfloat16
 
 
-def test_bad_tables_and_cut_matrices():
+BRANCHES = [
+    pytest.param(dtype, g, n, marks=[pytest.mark.slow] * (g not in (1, 8) or n < 64))
+    for dtype, table in (("float32", BY_GAIN), ("bfloat16", BY_GAIN_16_BITS))
+    for g in table
+    for n in (16, 64)
+]
+
+
+@pytest.mark.parametrize(("dtype", "gain", "n"), BRANCHES)
+def test_the_cost_of_a_branch_by_count(dtype, gain, n):
+    schedule = (BY_GAIN_16_BITS if dtype == "bfloat16" else BY_GAIN)[gain]
+    options = {"compute_dtype": dtype, "products": block_products(2)}
+    alone = jax.jit(by_gain({1: schedule}, **options)).lower(jnp.ones((16, n)))
+    starts = quiet_restarts(schedule, long=float(jnp.finfo(dtype).eps) / 2)
+    forms = {"gram": True, "restarts": starts}, {}
+    want = min(cost(schedule, 16, n, price=5 / 8, **form) for form in forms)
+    assert count(alone.compile()).flops == want
+
+
+def test_bad_tables():
     with pytest.raises(ValueError, match=r"by_gain: a table for gains \[2\] leaves"):
         by_gain({2: OURS})
     with pytest.raises(ValueError, match=r"by_gain: gain=0.5 is out of range"):
         by_gain({0.5: OURS, 1: OURS})
-    with pytest.raises(ValueError, match=r"by_gain: the long axis is cut over 'tp'"):
-        by_gain()(jnp.ones((2, 4)), inner=Inner("tp"))  # type: ignore[call-arg]
+
+
+def test_wide_matrices_take_the_gram_form_and_square_ones_the_plain():
+    def dots(m, n):
+        branch = by_gain({1: OURS}, products=block_products(1))
+        text = str(jax.make_jaxpr(branch)(jnp.ones((m, n))))
+        return sum(f"f32[{m},{n}] = dot_general" in line for line in text.split("\n"))
+
+    assert dots(6, 24) == 1  # Q X
+    assert dots(6, 6) == len(OURS)
+    wide = by_gain({1: OURS_16_BITS}, compute_dtype=jnp.bfloat16)
+    text = str(jax.make_jaxpr(wide)(jnp.ones((6, 24))))
+    assert text.count("f32[6,24] = dot_general") == 2  # one restart
+
+
+@pytest.mark.parametrize("groups", [None, ((0, 1, 2, 3), (4, 5, 6, 7))])
+def test_cut_matrices_take_the_branch_that_whole_ones_take(groups):
+    spectra = [np.ones(16), np.r_[1, np.full(15, 1e-3)], np.r_[1, 1, 1, np.zeros(13)]]
+    passed = (1.6, 1.0, 1.3)  # 16^(3/8) = 2.8, 1, 3^(3/8) = 1.5
+    parts = 8 if groups is None else 4
+    made = [with_values(s, 32) for s in spectra]
+    x = np.stack([x for *_, x in made])
+    want = [
+        u * values(BY_GAIN[g], s / eighth(s)) @ v.T
+        for s, (u, v, _), g in zip(spectra, made, passed, strict=True)
+    ]
+    if groups is not None:  # each group has matrices of its own, and its own branches
+        x, want = np.stack([x, x[::-1]]), np.stack([want, want[::-1]])
+    mesh = jax.make_mesh((8,), ("tp",), axis_types=(jax.sharding.AxisType.Auto,))
+    inner = Inner("tp", groups=groups)
+
+    def cut(a):
+        a = np.stack(np.split(np.asarray(a), parts, axis=-1))
+        return a if groups is None else np.concatenate([a[:, 0], a[:, 1]])
+
+    run = jax.jit(
+        jax.shard_map(
+            lambda y: by_gain()(y[0], inner=inner)[None],
+            mesh=mesh,
+            in_specs=P("tp"),
+            out_specs=P("tp"),
+            check_vma=groups is None,
+        )
+    )
+    with jax.enable_x64(True):
+        out = run(jnp.asarray(cut(x)))
+        np.testing.assert_allclose(out, cut(want), rtol=0, atol=1e-9)
+        text = str(jax.make_jaxpr(run)(jnp.asarray(cut(x))))
+    assert re.search(r"i32\[\][^=\n]* = pmin", text)  # no device decides by itself

@@ -15,20 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from orthoptax.matrix import (
     OURS_16_BITS,
+    ROUNDINGS,
     Hardware,
     auto,
     by_gain,
+    eigh,
     gram_newton_schulz,
     newton_schulz,
     quiet_restarts,
 )
 from orthoptax.matrix.chosen import OURS_16_BITS_ERROR
+from tests.polar import ALLOWED, LARGEST, Result, beside_exact
 
-ALLOWED = 0.002
-LARGEST = 1.35
 STATED = {True: OURS_16_BITS_ERROR, False: 0.0}
 EXCEPTIONS = {"float32": set(), "bfloat16": {"half zero", "rank 16"}}
 
@@ -61,18 +63,10 @@ def spectra(m: int, n: int) -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache
-def measured(make, m: int, n: int) -> dict[str, tuple[float, float, float]]:
-    """{name: (band, cosine, norm)} of a kernel's results."""
-    found, polar = {}, jax.jit(make())
-    for name, x in spectra(m, n).items():
-        u, s, vh = np.linalg.svd(x, full_matrices=False)
-        exact = u * (s > 1e-12) @ vh
-        o = np.asarray(polar(jnp.asarray(x, jnp.float32)), np.float64)
-        assert np.isfinite(o).all(), name
-        own = np.linalg.svd(o, compute_uv=False)
-        cosine = np.sum(o * exact) / np.linalg.norm(o) / np.linalg.norm(exact)
-        found[name] = (np.abs(own - 1).max(), cosine, own[0])
-    return found
+def measured(make, m: int, n: int) -> dict[str, Result]:
+    """{name: what a kernel makes of it}."""
+    polar = jax.jit(make())
+    return {name: beside_exact(polar, x) for name, x in spectra(m, n).items()}
 
 
 HALVED = Hardware(halve=32)
@@ -80,11 +74,13 @@ KERNELS = {
     "classic": lambda dtype: newton_schulz(compute_dtype=dtype),
     "auto": lambda dtype: auto(compute_dtype=dtype, hardware=HALVED),
     "by_gain": lambda dtype: by_gain(compute_dtype=dtype),
+    "eigh": lambda dtype: eigh(compute_dtype=dtype),
 }
 MADE = {
     (name, dtype): functools.partial(make, dtype)
     for name, make in KERNELS.items()
     for dtype in ("float32", "bfloat16")
+    if (name, dtype) != ("eigh", "bfloat16")
 }
 SIZES = [
     (32, 32),
@@ -95,19 +91,78 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("m", "n"), SIZES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["auto", "by_gain"])
+@pytest.mark.parametrize(("name", "dtype"), [k for k in MADE if k[0] != "classic"])
 def test_no_worse_than_the_classic_stages(name, dtype, m, n):
-    ours = measured(MADE[name, dtype], m, n)
-    classic = measured(MADE["classic", dtype], m, n)
+    no_worse(MADE[name, dtype], MADE["classic", dtype], m, n, EXCEPTIONS[dtype])
+
+
+def no_worse(make, baseline, m, n, exceptions):
+    """Holds a kernel against another, on all spectra but the exceptions."""
+    ours, classic = measured(make, m, n), measured(baseline, m, n)
     worse = {
         k: (band - classic[k][0], cosine - classic[k][1])
         for k, (band, cosine, _) in ours.items()
         if band > ALLOWED + max(classic[k][0], STATED[k == "orthogonal"])
         or cosine < classic[k][1] - ALLOWED
     }
-    assert set(worse) <= EXCEPTIONS[dtype]
+    assert set(worse) <= exceptions
     assert max(norm for *_, norm in ours.values()) <= LARGEST
+
+
+# Products of float32 operands as other platforms make them: rounded by hand, on CPU.
+HIGHEST, HIGH, DEFAULT = (
+    lax.Precision.HIGHEST,
+    lax.Precision.HIGH,
+    lax.Precision.DEFAULT,
+)
+MATMUL = jnp.matmul
+
+
+def rounded(x, bits):
+    return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=bits)
+
+
+def one_pass(bits):
+    return lambda a, b, **k: MATMUL(rounded(a, bits), rounded(b, bits), **k)
+
+
+def three_passes(a, b, **options):
+    high, other = rounded(a, 7), rounded(b, 7)
+    low, rest = rounded(a - high, 7), rounded(b - other, 7)
+    times = functools.partial(MATMUL, **options)
+    return times(high, other) + (times(high, rest) + times(low, other))
+
+
+PLATFORMS = {
+    ("cuda", DEFAULT): one_pass(10),
+    ("tpu", HIGH): three_passes,
+    ("tpu", DEFAULT): one_pass(7),
+}
+
+
+def on_platform(platform, precision):
+    """`auto` with the choice of that platform."""
+    units = ROUNDINGS[platform]
+    return auto(precision=precision, hardware=HALVED._replace(roundings=units))
+
+
+@pytest.mark.parametrize(("m", "n"), SIZES)
+@pytest.mark.parametrize(("platform", "precision"), PLATFORMS)
+def test_no_worse_in_the_precision_of_the_platform(
+    platform, precision, m, n, monkeypatch
+):
+    monkeypatch.setattr(jnp, "matmul", PLATFORMS[platform, precision])
+    ours = functools.partial(on_platform, platform, precision)
+    classic = functools.partial(newton_schulz, precision=precision)
+    # 1/k^2: with 11 bits, at 256 x 256, the band of both is 0.99; ours is 0.0022 wider,
+    # of noise below the rounding of the matrix, at a cosine that is higher by 0.014.
+    no_worse(ours, classic, m, n, EXCEPTIONS["bfloat16"] | {"1/k^2"})
+
+
+def test_what_is_chosen_for_exact_products_fails_in_others(monkeypatch):
+    monkeypatch.setattr(jnp, "matmul", PLATFORMS["cuda", DEFAULT])
+    exact = functools.partial(auto, hardware=HALVED)
+    assert max(norm for *_, norm in measured(exact, 32, 128).values()) > LARGEST
 
 
 def test_quiet_restarts_by_their_definition():

@@ -83,6 +83,16 @@ def test_gpt2_over_eight_devices_is_even():
     assert excess(jobs, assign(jobs, 8)) == (pytest.approx(86 / 84), 1.0)
 
 
+def test_exchanges_even_out_what_no_order_does():
+    """GPT-2's shapes by what `auto` takes for them, 9.25, 13 and 14.6 products.
+
+    The least: four owners with two square matrices and four of the widest, 77 and 18
+    (of 77.25 and 18), and four with one, three and two, 77.5 and 18.
+    """
+    jobs = [Job(0, 12, 9.25, 1.0), Job(1, 12, 13.0, 3.0), Job(2, 24, 14.625, 4.0)]
+    assert excess(jobs, assign(jobs, 8)) == (77.5 / 77.25, 1.0)
+
+
 def greedy(jobs, owners, by, other):
     """Pieces in falling order of one field, each to who has least of it."""
     loads, taken = [(0.0, 0.0)] * owners, [{} for _ in range(owners)]

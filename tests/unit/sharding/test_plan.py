@@ -310,9 +310,10 @@ def test_stacks_cut_on_their_layers_stay():
     assert best.chosen.name == "whole matrices"  # `here` is up to the compiler
 
 
-# muon_distributed.md, 9.1: bytes over the floor, FSDP over one axis, a leaf a layer.
+# Bytes over the floor, FSDP over one axis, a leaf a layer. The longest job first alone
+# would leave GPT-2 on 16 devices at 1.11.
 EXCESS = {
-    "gpt2-small": {8: 1.00, 16: 1.11, 64: 1.78},
+    "gpt2-small": {8: 1.00, 16: 1.00, 64: 1.78},
     "llama3-8b": {8: 1.00, 64: 1.08, 128: 1.08, 256: 2.15, 512: 4.31},
 }
 
@@ -343,10 +344,11 @@ def test_the_time_is_work_and_traffic_at_their_peaks():
     polar = newton_schulz(compute_dtype=jnp.bfloat16)
     params, spec = {"w": {"kernel": shape(16, 32)}}, {"w": {"kernel": P()}}
     link = lambda place: on_matrices(orthogonalize(polar), place=place)
-    for optimizer, peak in ((link, 8e9), (None, 1e9)):
+    classic = 5 * 2 * (2 * 16 * 16 * 32 + 16**3)
+    gram = 2 * (2 * 16 * 16 * 32 + 13 * 16**3)  # two long products; see `OURS`
+    for optimizer, peak, flops in ((link, 8e9, classic), (None, 1e9, gram)):
         best = plan(params, {"dp": 8}, spec, chip, optimizer=optimizer)
         cost = best.candidates[0].cost
-        flops = 5 * 2 * (2 * 16 * 16 * 32 + 16**3)
         assert cost.total_flops == flops
         assert cost.seconds(chip) == pytest.approx(flops / peak)
     several = planned("dp").candidates[1].cost

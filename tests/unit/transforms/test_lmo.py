@@ -33,7 +33,7 @@ def test_radius_times_the_direction():
 
 def test_the_default_is_the_spectral_ball():
     x = jnp.asarray(G, jnp.float32)
-    np.testing.assert_array_equal(apply(lmo(), x), spectral_ball()(x))
+    np.testing.assert_array_equal(apply(lmo(), x), apply(lmo(spectral_ball()), x))
 
 
 def test_dtypes_stay():
