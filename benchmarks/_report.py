@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import datetime
+import inspect
 import json
 import os
 import pathlib
@@ -28,6 +29,12 @@ except ImportError as error:
     sys.exit(
         f"benchmarks: {error.name} is missing. Expected what the bench extra brings. "
         'Install it: pip install "orthoptax[bench]", or in a checkout make venv'
+    )
+
+if "preconditioning" not in inspect.signature(optax.contrib.muon).parameters:
+    sys.exit(
+        f"benchmarks: optax {optax.__version__} has a Muon without preconditioning. "
+        "Expected 0.2.8 or newer, to compare with. Install it: pip install -U optax"
     )
 
 console = Console(stderr=True)  # progress; the table alone goes to stdout

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Form, schedule and products by shape: the cheapest that is as good as the classic."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,7 +85,8 @@ def auto(
             # Not FLOPs: what is the same program is one branch.
             key = about.build, about.schedule, about.restarts, about.levels, products
             if key not in made:
-                made[key] = _on(_kernel(*key, compute_dtype, precision), inner)
+                static = (*key, compute_dtype, precision, inner)
+                made[key] = functools.partial(_kernel, *static)
             branches[platform] = made[key]
         default = branches["default"]
         others = {k: v for k, v in branches.items() if v is not default}
@@ -95,10 +97,7 @@ def auto(
     return polar
 
 
-def _on(kernel: Any, inner: _inner.Inner) -> Any:
-    return lambda x: kernel(x, inner=inner)
-
-
+@functools.partial(jax.jit, static_argnums=range(8))
 def _kernel(
     build: Callable[..., Polar],
     schedule: Schedule,
@@ -107,13 +106,20 @@ def _kernel(
     products: Products | None,
     compute_dtype: Any,
     precision: Any,
-) -> Polar:
-    """The iteration that a candidate stands for."""
+    inner: _inner.Inner,
+    x: jax.Array,
+) -> jax.Array:
+    """The iteration that a candidate stands for.
+
+    Traced and lowered once for all stacks of matrices of a shape, and all platforms
+    that take it, not once for each: hundreds of operations.
+    """
     products = block_products(levels) if levels > 0 else products
-    return build(
+    iterate = build(
         schedule,
         restarts,
         compute_dtype=compute_dtype,
         precision=precision,
         products=products,
     )
+    return iterate(x, inner=inner)

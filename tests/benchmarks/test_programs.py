@@ -298,24 +298,40 @@ def test_polar_refuses_tall_shapes(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_without_the_extra_says_what_to_install(program, tmp_path):
+def run_after(
+    preparation: str, program: str, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """What the program says in a process that has been prepared so."""
+    path = str(FOLDER / program) + ".py"
     code = (
-        "import runpy, sys; sys.modules['tyro'] = None; "
-        f"sys.path.insert(0, {str(FOLDER)!r}); "
-        f"runpy.run_path({str(FOLDER / program) + '.py'!r}, run_name='__main__')"
+        f"{preparation}; import runpy, sys; sys.path.insert(0, {str(FOLDER)!r}); "
+        f"runpy.run_path({path!r}, run_name='__main__')"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         text=True,
         capture_output=True,
         timeout=300,
         check=False,
     )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_without_the_extra_says_what_to_install(program, tmp_path):
+    done = run_after("import sys; sys.modules['tyro'] = None", program, tmp_path)
     assert done.returncode == 1
     assert "tyro is missing" in done.stderr
     assert "orthoptax[bench]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_older_optax_is_said_not_met_in_a_call(tmp_path):
+    older = "import optax; optax.contrib.muon = lambda learning_rate: None"
+    done = run_after(older, "step", tmp_path)
+    assert done.returncode == 1
+    assert "0.2.8" in done.stderr
+    assert "pip install -U optax" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -57,7 +57,8 @@ def stacks(number: int) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", ["StableHLO", "HLO"])
 def test_products_grow_with_stacks_alone(program, kind):
     number, text, _ = program
-    square, wide = stacks(number)
+    # `auto` is lowered once for a shape; XLA writes it into every loop.
+    square, wide = (1, 1) if kind == "StableHLO" else stacks(number)
     # `OURS` has 2 + 3 + 2 products of polynomials. Plain: X X^H and Z X of each stage.
     # Gram form: X X^H, Q X, and two for R and one for Q at each stage but the last.
     plain, gram = 7 + 2 * 3, 7 + 2 + 2 * 3 - 2 + 2

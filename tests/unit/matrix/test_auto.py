@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from orthoptax.layout.stacks import map_stacks
 from orthoptax.matrix import (
     OURS,
     OURS_16_BITS,
@@ -227,6 +228,15 @@ def test_platforms_that_agree_share_one_branch():
     x = jnp.ones((16, 64))
     assert "platform_index" not in str(jax.make_jaxpr(auto())(x))
     assert "platform_index" in str(jax.make_jaxpr(auto(precision="default"))(x))
+
+
+def test_a_kernel_is_lowered_once_for_all_stacks_of_a_shape():
+    leaf = jax.ShapeDtypeStruct((16, 64), jnp.float32)
+    stacks = jax.jit(lambda t: map_stacks(auto(), t, max_leaves=2))
+    one, three = (stacks.lower([leaf] * n).as_text() for n in (2, 6))
+    assert [text.count("stablehlo.while") for text in (one, three)] == [1, 3]
+    dots = lambda text: text.count("stablehlo.dot_general")
+    assert dots(three) == dots(one) > 0
 
 
 def test_settings_of_the_process_are_not_read():

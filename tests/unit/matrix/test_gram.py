@@ -10,6 +10,7 @@ from orthoptax.matrix import (
     CUBIC5,
     JORDAN,
     NEMO_AOL,
+    OURS,
     POLAR_EXPRESS_8,
     POLAR_EXPRESS_101,
     POLAR_EXPRESS_105,
@@ -50,6 +51,20 @@ def test_equals_the_standard_form(schedule, restarts, dtype):
         got = gram_newton_schulz(schedule, restarts=restarts)(jnp.asarray(x))
         want = newton_schulz(schedule, unroll=True)(jnp.asarray(x))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-9)
+
+
+def test_gram_form_rounds_small_values_more():
+    """What `auto` and CONTRIBUTING say of it, against singular values in float64."""
+    left, _, right = np.linalg.svd(RNG.normal(size=(64, 256)), full_matrices=False)
+    values = np.where(np.arange(64) % 2, 1e-3, 1.0) / np.sqrt(32 + 32e-6)
+    x = jnp.asarray(left * values @ right, jnp.float32)
+    for stage in OURS:
+        values = values * np.polynomial.polynomial.polyval(values**2, stage)
+    want = left * values @ right
+    error = lambda polar: np.max(np.abs(polar(x) - want)) / np.max(np.abs(want))
+    assert 1e-3 < error(gram_newton_schulz(OURS, restarts=())) < 2e-2
+    assert error(gram_newton_schulz(OURS, restarts=(2,))) < 1e-4
+    assert error(newton_schulz(OURS)) < 1e-4
 
 
 @pytest.mark.parametrize("restarts", [(), (2,), (1, 3)])
