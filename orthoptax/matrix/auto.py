@@ -99,7 +99,7 @@ def auto(
 
 @functools.partial(jax.jit, static_argnums=range(8))
 def _kernel(
-    build: Callable[..., Polar],
+    build: Callable[..., Any],  # makes a `Polar` that takes `inner`
     schedule: Schedule,
     restarts: tuple[int, ...],
     levels: int,
