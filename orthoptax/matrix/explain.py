@@ -28,7 +28,7 @@ _WIDEN = 1.005  # as in `choose`
 _LEAST = 1e-6  # error that float32 can keep
 # Roundings that degree 17 stands in each form, and the small side of the Gram form
 # whatever the degree, on the spectra of tests/unit/matrix/test_validation.py.
-_PLAIN, _GRAM, _SMALL = 2.0**-11, 2.0**-16, 2.0**-11
+PLAIN_BOUND, GRAM_BOUND, SMALL_BOUND = 2.0**-11, 2.0**-16, 2.0**-11
 
 
 class Candidate(NamedTuple):
@@ -143,7 +143,10 @@ def explain(
     long, small = unit(dtype), unit(work_dtype(dtype))
     coarse = max(long, small)
     candidates = []
-    for form, build, bound in (("plain", _plain, _PLAIN), ("Gram", _gram, _GRAM)):
+    for form, build, bound in (
+        ("plain", _plain, PLAIN_BOUND),
+        ("Gram", _gram, GRAM_BOUND),
+    ):
         gram = build is _gram
         price, levels = entry.hermitian(m, gram=gram), entry.levels(m, gram=gram)
         fine = dtype.itemsize >= 4 and coarse <= bound
@@ -151,7 +154,7 @@ def explain(
         starts = _restarts(schedule, own, long, small) if gram else ()
         flops = cost(schedule, m, n, gram=gram, price=price, restarts=starts)
         degrees = tuple(2 * len(stage) - 1 for stage in schedule)
-        fine = not gram or small <= _SMALL
+        fine = not gram or small <= SMALL_BOUND
         note = "" if fine else "its small side rounds too much"
         made = (form, build, degrees, schedule, starts, levels, flops, left, fine, note)
         candidates.append(Candidate(*made))

@@ -17,12 +17,15 @@ from orthoptax._types import Polar, Products, Scaled, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.choose import cost
 from orthoptax.matrix.chosen import BY_GAIN, BY_GAIN_16_BITS
+from orthoptax.matrix.explain import GRAM_BOUND, PLAIN_BOUND, SMALL_BOUND
 from orthoptax.matrix.gram import gram_newton_schulz
 from orthoptax.matrix.gram_norms import schatten_8
+from orthoptax.matrix.hardware import rounding
 from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.matrix.restarts import quiet_restarts
 
 _PRICE = 0.625  # of products that are halved twice
+_LOW = 5  # coefficients of degree 9, which the Gram form stands in 16 bits
 
 
 def by_gain(
@@ -46,16 +49,18 @@ def by_gain(
     least g among them, so that they never part; each works on the whole small side.
 
     Args:
-      table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`, or for 16-bit
-        products `BY_GAIN_16_BITS`. Static.
+      table: {gain: schedule}, one of them for gain 1; None: `BY_GAIN`, or
+        `BY_GAIN_16_BITS` for products that may round as `rounding` says of any
+        platform to fewer than 11 bits, as in 16-bit dtypes. Static.
       kernel: makes a `Polar` of a schedule, a `scale` and the arguments below; None:
         for each shape and schedule `newton_schulz`, or `gram_newton_schulz` with
-        `quiet_restarts` where that takes fewer FLOPs. Static.
+        `quiet_restarts` where that takes fewer FLOPs and stands the rounding. Static.
       compute_dtype: see `newton_schulz`. Static.
       precision: see `newton_schulz`. Static.
       products: see `newton_schulz`. Static.
     Returns: a `Polar`.
-    Raises: ValueError if no schedule is for gain 1, or one for less.
+    Raises: ValueError if no schedule is for gain 1, or one for less, or for a precision
+      that `rounding` does not know.
     Example:
       >>> import jax.numpy as jnp
       >>> polar = by_gain()
@@ -65,8 +70,9 @@ def by_gain(
     Source: ours.
     """
     if table is None:
+        fine = rounding(compute_dtype, precision) <= PLAIN_BOUND
         short = compute_dtype is not None and jnp.finfo(compute_dtype).bits < 32
-        table = BY_GAIN_16_BITS if short else BY_GAIN
+        table = BY_GAIN if fine and not short else BY_GAIN_16_BITS
     if kernel is not None:
         is_callable("by_gain", "kernel", kernel, "orthoptax.matrix.newton_schulz")
     for gain in table:
@@ -97,7 +103,9 @@ def by_gain(
         index = sum((p.astype(jnp.int32) for p in passed), jnp.int32(0))
         if inner.axis_name is not None:
             index = lax.pmin(index, inner.axis_name, axis_index_groups=inner.groups)
-        form = _cheaper(*inner.shape(x), work, products) if kernel is None else kernel
+        form = kernel
+        if form is None:
+            form = _cheaper(*inner.shape(x), work, precision, products)
         handed = lambda *_: scaled
         made: Any = [form(table[g], scale=handed, **options) for g in gains]
         branches = [functools.partial(polar, inner=inner) for polar in made]
@@ -114,16 +122,22 @@ def by_gain(
 
 
 def _cheaper(
-    rows: int, cols: int, work: DTypeLike, products: Products | None
+    rows: int,
+    cols: int,
+    work: DTypeLike,
+    precision: lax.PrecisionLike,
+    products: Products | None,
 ) -> Callable[..., Polar]:
     """The form of fewer FLOPs of each schedule, for this shape and these products."""
     price = 1.0 if products is None else _PRICE
-    rounding = float(jnp.finfo(work).eps) / 2
+    long, small = rounding(work, precision), rounding(work_dtype(work), precision)
 
     def form(schedule: Schedule, **options: Any) -> Polar:
-        starts = quiet_restarts(schedule, long=rounding)
+        starts = quiet_restarts(schedule, long=long, small=small)
         gram = cost(schedule, rows, cols, gram=True, price=price, restarts=starts)
-        if gram < cost(schedule, rows, cols, price=price):
+        low = all(len(stage) <= _LOW for stage in schedule)
+        stands = small <= SMALL_BOUND and (low or max(long, small) <= GRAM_BOUND)
+        if stands and gram < cost(schedule, rows, cols, price=price):
             return gram_newton_schulz(schedule, restarts=starts, **options)
         return newton_schulz(schedule, **options)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certified gain: a scale for nothing, and the schedule it allows."""
 
+import itertools
 import re
 
 import jax
@@ -140,6 +141,29 @@ def test_the_cost_of_a_branch_by_count(dtype, gain, n):
     forms = {"gram": True, "restarts": starts}, {}
     want = min(cost(schedule, 16, n, price=5 / 8, **form) for form in forms)
     assert count(alone.compile()).flops == want
+
+
+@pytest.mark.parametrize(
+    ("precision", "table", "wide", "restarts"),
+    [
+        (None, BY_GAIN, True, 0),
+        ("high", BY_GAIN, False, 0),  # 11 bits: degree 17 stands the plain form alone
+        ("default", BY_GAIN_16_BITS, False, 0),  # a small side of 8 bits
+        ("BF16_BF16_F32_X3", BY_GAIN, True, 1),
+    ],
+)
+def test_the_precision_decides_as_where_it_is_least_exact(
+    precision, table, wide, restarts
+):
+    run = by_gain({1: table[1]}, precision=precision)
+    text = str(jax.make_jaxpr(run)(jnp.ones((6, 24))))
+    stages = len(list(itertools.groupby(table[1], len)))  # those of one degree loop
+    long = text.count("f32[6,24] = dot_general")
+    assert long == (1 + restarts if wide else stages)
+    dots = lambda t: str(
+        jax.make_jaxpr(by_gain(t, precision=precision))(jnp.ones((6, 24)))
+    ).count("dot_general")
+    assert dots(None) == dots(table)
 
 
 def test_bad_tables():
