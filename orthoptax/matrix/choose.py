@@ -25,7 +25,7 @@ _GRID = np.geomspace(1e-5, 1, 1001)  # of relative singular values
 _PLATEAU = np.linspace(0.02, 1, 1000)
 _LOWER = np.geomspace(4e-4, 4e-2, 93)  # 5 % apart
 _SPARE = 1.01  # margin: rounding is not in the rule
-_WIDEN = 1.005  # headroom for rounding to 8 bits
+_WIDEN = 1.005  # headroom for rounding
 _PRODUCTS = {3: 0, 5: 1, 7: 2, 9: 2, 11: 3, 13: 3, 17: 3}  # see `forms`
 
 
@@ -41,7 +41,7 @@ class Measures(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """degrees, lower: arguments of `composition` (widen 1.005). schedule: its result.
+    """degrees, lower: arguments of `composition`. schedule: its result.
 
     error: how far from 1 it leaves singular values from `lower` on.
     """
@@ -177,6 +177,7 @@ def cheapest(
     allowed: Callable[[tuple[int, ...]], bool] | None = None,
     stages: int = 4,
     price: float = 0.625,
+    widen: float = _WIDEN,
 ) -> Chosen:
     """The cheapest composition that satisfies the rule.
 
@@ -195,6 +196,8 @@ def cheapest(
       baseline: None: `JORDAN`.
       stages: the most there may be.
       price: see `cost`; of square matrices in the plain form.
+      widen: see `composition`: headroom for rounding, which a steep end enlarges. 1.03
+        for products of 16 bits where no stage of degree 3 or 5 stands first.
     Returns: a `Chosen`.
     Raises: ValueError if nothing satisfies the rule.
     Example:
@@ -212,7 +215,7 @@ def cheapest(
     ]
     total = lambda s: _units(s, price)
     for _, alike in itertools.groupby(sorted(sequences, key=total), total):
-        found = [_best_end(s, baseline, gain) for s in alike]
+        found = [_best_end(s, baseline, gain, widen) for s in alike]
         best = min(found, key=lambda chosen: chosen.error)
         if best.schedule:
             return best
@@ -233,14 +236,14 @@ def _units(degrees: tuple[int, ...], price: float) -> float:
 
 
 def _best_end(
-    degrees: tuple[int, ...], baseline: Schedule | None, gain: float
+    degrees: tuple[int, ...], baseline: Schedule | None, gain: float, widen: float
 ) -> Chosen:
     """The composition with the largest lower end that will do; an empty one if none."""
     baseline = JORDAN if baseline is None else baseline
     old, arrived = measures(baseline), _values(baseline, _PLATEAU)
     widest = np.std(arrived) / np.mean(arrived)  # so that 1/sqrt(1 + E^2) = mean/rms
     for lower in _LOWER[::-1].tolist():
-        schedule = composition(degrees, lower=lower, widen=_WIDEN)
+        schedule = composition(degrees, lower=lower, widen=widen)
         top = float(_values(schedule, np.asarray(lower)))
         if 1 - top > widest:
             break  # a smaller end leaves a wider band

@@ -60,11 +60,20 @@ def inner_products(form: Form) -> int:
 
 
 def evaluate(
-    form: Form, gram: jax.Array, inner: Inner, square: jax.Array | None = None
+    form: Form,
+    gram: jax.Array,
+    inner: Inner,
+    square: jax.Array | None = None,
+    *,
+    whole: bool = False,
 ) -> jax.Array:
-    """Z of a stage, as wide as A. `square` is A^2, where something has formed it."""
+    """Z of a stage, as wide as A; `whole`: q(A) = alpha I + Z.
+
+    `square` is A^2, where something has formed it.
+    """
     if not form.base:
-        return _horner(form.out, gram, inner, square)
+        z = _horner(form.out, gram, inner, square)
+        return plus_identity(z, form.alpha) if whole else z
     offset, slope = form.base
     powers = [plus_identity(slope * gram, offset)]
     if square is not None:  # y^2, from A^2: elementwise
@@ -72,12 +81,14 @@ def evaluate(
         powers.append(plus_identity(y2, offset * offset))
     for a, b in list(zip(form.left, form.right, strict=True))[len(powers) - 1 :]:
         powers.append(inner.commuting(_sum(a, powers), _sum(b, powers)))
-    return _sum(form.out, powers)
+    out = form.out
+    return _sum((form.alpha + out[0], *out[1:]) if whole else out, powers)
 
 
 def plus_identity(z: jax.Array, c: jax.Array) -> jax.Array:
     """Z + c I."""
-    return z + jnp.broadcast_to(c * jnp.eye(z.shape[-1], dtype=z.dtype), z.shape)
+    ones = jnp.broadcast_to(jnp.eye(z.shape[-1], dtype=bool), z.shape)
+    return z + jnp.where(ones, jnp.asarray(c, z.dtype), 0)
 
 
 def value(form: Form, a: np.ndarray) -> np.ndarray:

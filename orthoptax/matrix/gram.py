@@ -16,7 +16,7 @@ from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.forms import Form, evaluate, forms, plus_identity
 from orthoptax.matrix.gram_norms import ByGram
-from orthoptax.matrix.newton_schulz import newton_schulz, usable
+from orthoptax.matrix.newton_schulz import keeps_identity, newton_schulz, usable
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.restarts import fewest_restarts, inside
 from orthoptax.matrix.schedules import POLAR_EXPRESS_105
@@ -77,7 +77,7 @@ def gram_newton_schulz(
     blocks = [every[start:end] for start, end in ends]
     scale = frobenius() if scale is None else scale
     is_callable("gram_newton_schulz", "scale", scale, "frobenius()")
-    whole = newton_schulz(
+    plain = newton_schulz(
         rows,
         scale=scale,
         compute_dtype=compute_dtype,
@@ -88,56 +88,72 @@ def gram_newton_schulz(
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
         height, width = inner.shape(x)
         if height >= width and inner.axis_name is None:
-            return whole(x, inner=inner)  # type: ignore[call-arg]
+            return plain(x, inner=inner)  # type: ignore[call-arg]
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)
         inner = inner.computing(work, precision, products)
         small = inner.computing(wide, precision, products)
         y, first = x.astype(wider(x.dtype, wide)), blocks[0]
+        whole = keeps_identity(wide, precision, products)
+        factor = functools.partial(_factor, small=small, whole=whole)
         if isinstance(scale, ByGram):
             y = scale.raw(y, inner).astype(work)
-            q = inner.shared(functools.partial(_scaled, scale, first, small=small), y)
+            q = inner.shared(functools.partial(_scaled, scale, factor, first), y)
         else:
             y, r, square = scale(y, inner)
-            y, factor = y.astype(work), functools.partial(_factor, first, small=small)
-            q = inner.shared(factor, y) if r is None else factor(r, square)
+            y, of = y.astype(work), functools.partial(factor, first)
+            q = inner.shared(of, y) if r is None else of(r, square)
         y = inner.matmul(q, y).astype(work)
         for block in blocks[1:]:
-            factor = functools.partial(_factor, block, small=small)
-            y = inner.matmul(inner.shared(factor, y), y).astype(work)
+            of = functools.partial(factor, block)
+            y = inner.matmul(inner.shared(of, y), y).astype(work)
         return y.astype(x.dtype)
 
     return polar
 
 
-def _scaled(
-    scale: ByGram, block: list[Form], r: jax.Array, *, small: _inner.Inner
-) -> jax.Array:
+def _scaled(scale: ByGram, factor: Any, block: list[Form], r: jax.Array) -> jax.Array:
     """Q / t for the scale's t, from R of what is not divided yet."""
-    made: Any = scale.read(r, small)
-    q = _factor(block, made.gram, made.square, small=small)
-    return q / made.x.astype(q.dtype)
+    made: Any = scale.read(r, factor.keywords["small"])
+    return factor(block, made.gram, made.square, made.x.astype(r.dtype))
 
 
 def _factor(
     block: list[Form],
     r: jax.Array,
     square: jax.Array | None = None,
+    by: jax.Array | None = None,
     *,
     small: _inner.Inner,
+    whole: bool,
 ) -> jax.Array:
-    """Q such that the stages of the block take X to Q X, from R = X X^H."""
+    """Q such that the stages of the block take X to Q X, from R = X X^H.
+
+    by: what Q is divided by. whole: the identity goes into the factors, see
+    `keeps_identity`; the last is divided in passing.
+    """
     q: Any = None
     for i, form in enumerate(block, 1):
         form = jax.tree.map(functools.partial(jnp.asarray, dtype=r.dtype), form)
-        z = evaluate(form, r, small, square)
-        square = None
-        q = (
-            plus_identity(z, form.alpha)
-            if q is None
-            else small.combined(q, z, q, form.alpha)
-        )
-        if i < len(block):
-            w = small.combined(r, z, r, form.alpha)
-            r = small.combined(z, w, w, form.alpha)
-    return q
+        z, square = evaluate(form, r, small, square, whole=whole), None
+        last = i == len(block)
+        if not last:
+            r = _both_sides(form, z, r, small, whole)
+        if whole:
+            z = z / by if last and by is not None else z
+            q = z if q is None else small.commuting(q, z)
+        elif q is None:
+            q = plus_identity(z, form.alpha)
+        else:
+            q = small.combined(q, z, q, form.alpha)
+    return q if whole or by is None else q / by
+
+
+def _both_sides(
+    form: Form, z: jax.Array, r: jax.Array, small: _inner.Inner, whole: bool
+) -> jax.Array:
+    """(c_0 I + Z) R (c_0 I + Z)."""
+    if whole:
+        return small.commuting(z, small.commuting(r, z))
+    w = small.combined(r, z, r, form.alpha)
+    return small.combined(z, w, w, form.alpha)

@@ -7,6 +7,7 @@ With one, the authors': the epsilon is absolute, and small matrices are shrunk.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -24,7 +25,9 @@ class ByGram:
 
     read: (X X^H, inner) -> `Scaled`, the number (..., 1, 1) in the place of X, beside
     X X^H divided by its square. So an iteration that works on X X^H alone can divide
-    its result, and X is never touched. near: whether X is first brought near 1.
+    its result, and X is never touched. near: whether X is first brought near 1, by a
+    power of two that leaves eighth powers of its norm as far from the largest number
+    as from the least.
     """
 
     read: Callable[[jax.Array, Inner], Scaled]
@@ -38,7 +41,11 @@ class ByGram:
 
     def raw(self, x: jax.Array, inner: Inner) -> jax.Array:
         """What the Gram matrix is to be formed of."""
-        return near_one(x, inner) if self.near else x
+        if not self.near:
+            return x
+        # An entry is 2 at most, the norm between 1 and 2 sqrt(mn): to its middle.
+        halves = math.frexp(4 * math.prod(inner.shape(x)))[1] // 4
+        return near_one(x, inner) * 2.0**-halves
 
 
 def aol(eps: float | None = None) -> Scale:
@@ -112,8 +119,8 @@ def schatten(eps: float | None = None) -> Scale:
 def schatten_8() -> Scale:
     """Divides by the Schatten-8 norm, ||A^2||_F^(1/4), A = X X^H; hands on A and A^2.
 
-        A <- X X^H;   t <- trace(A);   A <- A/t;   B <- A A
-        u <- ||B||_F^(1/2);   X <- X / sqrt(t u);   A <- A/u;   B <- B/u^2
+        A <- X X^H;   B <- A A;   u <- ||B||_F^(1/2)
+        X <- X / sqrt(u);   A <- A/u;   B <- B/u^2
 
     Between the largest singular value and m^(1/8) times it. A first stage of degree 5
     or more forms A and A^2 in any case, so it costs no product there: the matrix only
@@ -131,13 +138,10 @@ def schatten_8() -> Scale:
     """
 
     def read(gram: jax.Array, inner: Inner) -> Scaled:
-        trace = _at_least(_trace(gram), None)
-        gram = gram / trace.astype(gram.dtype)
         second = inner.commuting(gram, gram)
-        square = _at_least(jnp.sqrt(_frobenius(second)), None)  # norm^2, of trace 1
+        square = _at_least(jnp.sqrt(_frobenius(second)), None)
         wide = square.astype(gram.dtype)
-        norm = jnp.sqrt(trace * square)
-        return Scaled(norm, gram / wide, second / wide / wide)
+        return Scaled(jnp.sqrt(square), gram / wide, second / wide / wide)
 
     return ByGram(read)
 

@@ -15,6 +15,8 @@ from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.forms import Form, evaluate, forms
+from orthoptax.matrix.gram_norms import ByGram
+from orthoptax.matrix.hardware import rounding
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import JORDAN
 
@@ -70,26 +72,36 @@ def newton_schulz(
         work = work_dtype(x.dtype, compute_dtype)
         wide = work_dtype(work)  # norms and sums, never 16-bit
         inner = inner.computing(work, precision, products)
-        y, gram, square = scale(x.astype(wider(x.dtype, wide)), inner)
-        y = y.astype(work)
+        y, by = x.astype(wider(x.dtype, wide)), None
+        if isinstance(scale, ByGram):  # the first stage divides, in passing
+            y = scale.raw(y, inner)
+            by, gram, square = scale.read(inner.gram(y), inner)
+        else:
+            y, gram, square = scale(y, inner)
+        y, whole = y.astype(work), keeps_identity(work, precision, products)
 
         def stage(
             y: jax.Array,
             form: Form,
             gram: jax.Array | None = None,
             square: jax.Array | None = None,
+            by: jax.Array | None = None,
         ) -> jax.Array:
             gram = inner.gram(y) if gram is None else gram
-            z = evaluate(form, gram, inner, square)
+            z = evaluate(form, gram, inner, square, whole=whole)
+            if whole:
+                z = z if by is None else z / by.astype(z.dtype)
+                return inner.matmul(z, y).astype(work)
             y = form.alpha * y.astype(wide) + inner.matmul(z, y)
+            y = y if by is None else y / by.astype(y.dtype)
             return y.astype(work)
 
         for count, run in stages:
             run = jax.tree.map(lambda c: jnp.asarray(c).astype(wide), run)
             if gram is not None:  # the scale's, for the first stage of all
-                y = stage(y, _cut(run, 0), gram, square)
+                y = stage(y, _cut(run, 0), gram, square, by)
                 run, count = _cut(run, slice(1, None)), count - 1
-                gram = square = None
+                gram = square = by = None
             if unroll or count < 2:
                 y = functools.reduce(stage, [_cut(run, i) for i in range(count)], y)
             else:
@@ -97,6 +109,18 @@ def newton_schulz(
         return y.astype(x.dtype)
 
     return polar
+
+
+def keeps_identity(
+    dtype: DTypeLike, precision: lax.PrecisionLike, products: Products | None
+) -> bool:
+    """Whether c_0 I + Z may be an operand: of products that keep float32.
+
+    It saves passes over matrices, c_0 X + Z X being one product. Operands of fewer bits
+    would round c_0; and a kernel that adds c_0 X in passing does so anyway.
+    """
+    fused = products is not None and products.combined is not None
+    return not fused and rounding(dtype, precision) <= 2.0**-24
 
 
 def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:

@@ -78,23 +78,26 @@ class Call:
             self.groups[axes] = grouped(request)
         return scheduled(self.groups[axes], request)
 
-    def unit_flops(self, kind: Kind, common: tuple[Path, ...]) -> Flops:
+    def unit_flops(
+        self, kind: Kind, common: tuple[Path, ...], platform: str | None
+    ) -> Flops:
         """Operations of the links on one unit; traced once for units that are alike."""
-        key = kind.leaf, tuple((f.key, f.shape, f.dtype) for f in kind.inputs)
+        inputs = tuple((f.key, f.shape, f.dtype) for f in kind.inputs)
+        key = kind.leaf, inputs, platform
         if key not in self.flops:
             run, shapes = self._program([(kind, 1)], common)
-            self.flops[key] = traced_flops(run, *shapes)
+            self.flops[key] = traced_flops(run, *shapes, platform=platform)
         return times(self.flops[key], kind.grain)
 
     def joint_work(
-        self, exchange: Exchange, common: tuple[Path, ...]
+        self, exchange: Exchange, common: tuple[Path, ...], platform: str | None
     ) -> tuple[Flops, tuple[Collective, ...]]:
         """Operations and collectives of what a team does together."""
         units = [(part.kind, n * part.kind.grain) for _, part, n in exchange.together]
         if not units:
             return Flops(), ()
         run, shapes = self._program(units, common, exchange.parts)
-        return traced_on_parts(run, exchange.sizes, *shapes)
+        return traced_on_parts(run, exchange.sizes, *shapes, platform=platform)
 
     def update_at(self, place: Place) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """The update of the links at a place, and the shapes of its arguments."""

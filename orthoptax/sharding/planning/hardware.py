@@ -41,6 +41,8 @@ class Hardware:
         that the chip can send, which several axes share, and only among the chips of
         one node or switch.
       source: where the figures are published.
+      platform: what JAX calls it, "tpu", "cuda", "rocm" or "cpu"; None: not known, and
+        plans count the dearest of what a program does by platform.
     Raises: ValueError for a figure that is not positive.
     Example:
       >>> mine = Hardware("mine", 1e14, 8e14, 64e9, 2e12, 1e11, "measured")
@@ -57,9 +59,10 @@ class Hardware:
     hbm_bandwidth: float
     link_bandwidth: float
     source: str
+    platform: str | None = None
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self)[1:-1]:
+        for field in dataclasses.fields(self)[1:-2]:
             value = getattr(self, field.name)
             if not value > 0:  # also refuses NaN
                 raise ValueError(
@@ -100,7 +103,7 @@ def _tpu(
     """A TPU from its bfloat16 peak, its memory, and one link's one-way bandwidth."""
     source = f"{TPU_DOCS}{name} (peak, memory); {BOOK}tpus (link)"
     links = BOTH_WAYS * link
-    return Hardware(name, flops / PASSES, flops, size, bandwidth, links, source)
+    return Hardware(name, flops / PASSES, flops, size, bandwidth, links, source, "tpu")
 
 
 # Links: the book's one-way figure of one link, 0.9 of what follows from the figures per
@@ -114,22 +117,22 @@ _TABLE = (
     _tpu("v6e", 918 * TERA, 32 * GB, 1638 * GB, link=90 * GB),
     Hardware(
         "a100", 19.5 * TERA, 312 * TERA, 80 * GB, 2039 * GB, 600 * GB / BOTH_WAYS,
-        "NVIDIA A100 datasheet, SXM 80GB",
+        "NVIDIA A100 datasheet, SXM 80GB", "cuda",
     ),
     Hardware(
         "h100", 67 * TERA, 989 * TERA, 80 * GB, 3350 * GB, 900 * GB / BOTH_WAYS,
-        f"NVIDIA H100 datasheet, SXM; {BOOK}gpus",
+        f"NVIDIA H100 datasheet, SXM; {BOOK}gpus", "cuda",
     ),
     Hardware(
         "h200", 67 * TERA, 989 * TERA, 141 * GB, 4800 * GB, 900 * GB / BOTH_WAYS,
-        f"NVIDIA H200 datasheet, SXM; {BOOK}gpus",
+        f"NVIDIA H200 datasheet, SXM; {BOOK}gpus", "cuda",
     ),
     # Nominal: one socket of 56 cores at 2 GHz with two 16-lane multiply-add units each,
     # eight channels of DDR5-4800. Collectives copy through memory, a read and a write;
     # bfloat16 products count as float32 ones.
     Hardware(
         "cpu", 56 * 2e9 * 64, 56 * 2e9 * 64, 512 * GIB, 8 * 38.4 * GB, 4 * 38.4 * GB,
-        "nominal, after the Intel Xeon Platinum 8480+",
+        "nominal, after the Intel Xeon Platinum 8480+", "cpu",
     ),
 )  # fmt: skip
 

@@ -2,13 +2,14 @@
 """Floating-point operations of a function that is traced and never compiled.
 
 The formulas are those of `flops`; a loop counts as often as it runs, a conditional as
-its dearest branch. What no result needs counts too.
+its dearest branch, one on the platform as that platform's. What no result needs counts
+too.
 """
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,12 +33,16 @@ LIBRARY = {  # what JAX calls a factorization: the routines that a compiler make
 }
 
 
-def traced_flops(function: Callable[..., Any], *shapes: Any) -> Flops:
+def traced_flops(
+    function: Callable[..., Any], *shapes: Any, platform: str | None = None
+) -> Flops:
     """Counts operations of products and factorizations, by the dtype they are done in.
 
     Args:
       function: of arrays.
       *shapes: trees of `jax.ShapeDtypeStruct`, one an argument; nothing is allocated.
+      platform: whose branch of a `lax.platform_dependent` counts: "cpu", "cuda",
+        "rocm", "tpu" or another; None: the dearest.
     Returns: {name of a real dtype: operations}. A loop of unknown length counts once.
     Example:
       >>> x = jax.ShapeDtypeStruct((8, 8), jnp.float32)
@@ -47,7 +52,7 @@ def traced_flops(function: Callable[..., Any], *shapes: Any) -> Flops:
 
     Source: the formulas of `orthoptax.sharding.compiled.flops`.
     """
-    return flops_of(jax.make_jaxpr(function)(*shapes).jaxpr)
+    return flops_of(jax.make_jaxpr(function)(*shapes).jaxpr, platform)
 
 
 def times(flops: Flops, count: float) -> Flops:
@@ -56,26 +61,41 @@ def times(flops: Flops, count: float) -> Flops:
     return Counter(scaled)  # of floats where they are estimates
 
 
-def flops_of(jaxpr: Any) -> Flops:
+def flops_of(jaxpr: Any, platform: str | None = None) -> Flops:
     """The sum over the equations."""
     total: Flops = Counter()
+    known: dict[int, int] = {}  # {id of a variable: the branch that it stands for}
     for equation in jaxpr.eqns:
-        total.update(flops_of_equation(equation))
+        if platform and equation.primitive.name == "platform_index":
+            branch = _branch(equation.params["platforms"], platform)
+            known |= {id(v): branch for v in equation.outvars}
+        taken = next((known[id(v)] for v in equation.invars if id(v) in known), None)
+        total.update(flops_of_equation(equation, platform, taken))
     return total
 
 
-def flops_of_equation(equation: Any) -> Flops:
-    """One equation and what it calls."""
+def flops_of_equation(
+    equation: Any, platform: str | None = None, taken: int | None = None
+) -> Flops:
+    """One equation and what it calls; of a conditional the branch that is taken."""
     name = equation.primitive.name
     if name == "dot_general":
         return _product(equation)
     if name in LIBRARY:
         return _factorization(equation)
-    inside = [flops_of(jaxpr) for jaxpr in programs_within(equation)]
+    inside = [flops_of(jaxpr, platform) for jaxpr in programs_within(equation)]
+    if name == "cond" and taken is not None:
+        return inside[taken]
     if name == "cond":
         return max(inside, key=lambda flops: flops.total())
     total = sum(inside, Counter())
     return times(total, equation.params["length"] if name == "scan" else 1)
+
+
+def _branch(platforms: Sequence[tuple[str, ...] | None], platform: str) -> int:
+    """Which branch is for a platform; None stands for all others."""
+    fits = (names is None or platform in names for names in platforms)
+    return list(fits).index(True)
 
 
 def programs_within(equation: Any) -> Iterator[Any]:

@@ -24,7 +24,10 @@ MOVES = {  # what JAX calls a collective: what a compiler makes of it
 
 
 def traced_on_parts(
-    function: Callable[..., Any], sizes: Mapping[str, int], *shapes: Any
+    function: Callable[..., Any],
+    sizes: Mapping[str, int],
+    *shapes: Any,
+    platform: str | None = None,
 ) -> tuple[Flops, tuple[Collective, ...]]:
     """Operations and collectives of one device's code.
 
@@ -32,6 +35,7 @@ def traced_on_parts(
       function: of arrays, with collectives over the axes of a mesh.
       sizes: of the mesh axes; no devices are needed.
       *shapes: as for `traced_flops`, those of one device's arrays.
+      platform: as for `traced_flops`.
     Returns: (operations as of `traced_flops`, its collectives).
     Example:
       >>> x = jax.ShapeDtypeStruct((4,), "float32")
@@ -45,11 +49,14 @@ def traced_on_parts(
     mapped = jax.shard_map(
         function, mesh=mesh_of(sizes), in_specs=P(), out_specs=P(), check_vma=False
     )
-    return traced_on_mesh(mapped, sizes, *shapes)
+    return traced_on_mesh(mapped, sizes, *shapes, platform=platform)
 
 
 def traced_on_mesh(
-    function: Callable[..., Any], sizes: Mapping[str, int], *shapes: Any
+    function: Callable[..., Any],
+    sizes: Mapping[str, int],
+    *shapes: Any,
+    platform: str | None = None,
 ) -> tuple[Flops, tuple[Collective, ...]]:
     """The same of a function that does all its work in a `shard_map`.
 
@@ -57,10 +64,11 @@ def traced_on_mesh(
       function: of whole arrays.
       sizes: of the axes of its mesh.
       *shapes: of whole arrays.
+      platform: as for `traced_flops`.
     """
     with jax.sharding.use_abstract_mesh(mesh_of(sizes)):
         jaxpr = jax.make_jaxpr(function)(*shapes).jaxpr
-    return flops_of(jaxpr), tuple(_Moves(sizes).of(jaxpr))
+    return flops_of(jaxpr, platform), tuple(_Moves(sizes).of(jaxpr))
 
 
 def mesh_of(sizes: Mapping[str, int]) -> AbstractMesh:

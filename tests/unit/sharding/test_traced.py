@@ -45,6 +45,19 @@ def test_loops_calls_and_branches():
     assert flops == {"float32": (5 + 3 + 2) * 2 * N**3}
 
 
+@pytest.mark.parametrize(
+    ("platform", "products"), [("cpu", 1), ("tpu", 3), ("cuda", 3), (None, 3)]
+)
+def test_the_branch_of_a_platform(platform, products):
+    def fn(x):
+        other = lambda x: x @ x @ x @ x
+        by = lambda x: lax.platform_dependent(x, cpu=lambda x: x @ x, default=other)
+        return jax.jit(by)(x)
+
+    flops = traced_flops(fn, shape(N, N), platform=platform)
+    assert flops.total() == products * 2 * N**3
+
+
 ROUTINES = {  # name: (function, shape, operations of one matrix)
     "cholesky": (jnp.linalg.cholesky, SQUARE, N**3 / 3),
     "eigh": (jnp.linalg.eigh, SQUARE, 9 * N**3),
