@@ -72,7 +72,13 @@ class Compile(Options):
     """Width of the tree of four leaves; None: 768, with --quick 64."""
     repeats: int = 3
     """Programs compiled of each optimizer, in turn; the median counts."""
-    optimizers: tuple[str, ...] = (OURS, CLASSIC, OPTAX, f"{OPTAX}, dion")
+    optimizers: tuple[str, ...] = (
+        OURS,
+        CLASSIC,
+        OPTAX,
+        f"{OPTAX}, dion",
+        "optax.adamw",
+    )
     """Which optimizers, see _muons.py; muon and optax.contrib.muon always."""
     topology: str | None = None
     """Compile for one of these TPUs, such as v5e:2x4; None: for this machine."""

@@ -207,11 +207,18 @@ def test_sharded_counts_what_travels(small):
     assert work["ours"] == 1
 
 
-def test_sharded_refuses_unknown_cases(tmp_path):
-    done = run("sharded", "--cases", "FSDP-9", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("program", "option", "unknown", "known"),
+    [
+        ("sharded", "--cases", "FSDP-9", "FSDP-8"),
+        ("polar", "--kernels", "autos", "by_gain"),
+    ],
+)
+def test_unknown_names_are_refused(program, option, unknown, known, tmp_path):
+    done = run(program, option, unknown, cwd=tmp_path)
     assert done.returncode != 0
-    assert "'FSDP-9'" in done.stderr
-    assert "FSDP-8" in done.stderr
+    assert repr(unknown) in done.stderr
+    assert known in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -267,14 +274,6 @@ def test_polar_leaves_a_picture_and_its_text(tmp_path):
     text = (tmp_path / "p.txt").read_text()
     for expected in ("jax ", "optax ", "polar.py --shapes 8 16", "8x16", "rank-one"):
         assert expected in text
-
-
-def test_polar_refuses_unknown_kernels(tmp_path):
-    done = run("polar", "--kernels", "autos", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "'autos'" in done.stderr
-    assert "by_gain" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_hardware_measures_what_auto_weighs(small):

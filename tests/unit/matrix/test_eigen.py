@@ -62,22 +62,6 @@ def test_rank_one_and_zero():
     assert np.all(np.asarray(eigh()(jnp.zeros((2, 3, 5)))) == 0)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_stays_in_its_matrix(bad):
-    x = np.zeros((2, 4, 4), np.float32)
-    x[0, 0, 0], x[1] = bad, np.eye(4)
-    got = np.asarray(eigh()(jnp.asarray(x)))
-    assert np.isnan(got[0]).all()
-    np.testing.assert_allclose(got[1], np.eye(4), atol=1e-6)
-
-
-@pytest.mark.parametrize("power", [-110, 110])
-def test_the_same_bits_at_any_power_of_two(power):
-    x = RNG.normal(size=(4, 6)).astype(np.float32)
-    scaled = np.float32(2.0**power) * x
-    np.testing.assert_array_equal(eigh()(jnp.asarray(scaled)), eigh()(jnp.asarray(x)))
-
-
 def test_16_bits_come_and_go_but_nothing_is_computed_in_them():
     x = jnp.asarray(RNG.normal(size=(4, 9)), jnp.bfloat16)
     out = eigh()(x)

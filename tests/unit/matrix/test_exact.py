@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from orthoptax.matrix import Inner, small_side_first, svd
+from orthoptax.matrix import Inner, eigh, small_side_first, svd
 
 RNG = np.random.default_rng(0)
 
@@ -28,19 +28,23 @@ def test_zero_and_missing_directions_map_to_zero():
     np.testing.assert_allclose(got, u @ v.T, atol=1e-5)
 
 
-def test_nan_returns_and_stays_in_its_matrix():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kernel", [svd, eigh])
+def test_what_is_not_finite_returns_and_stays_in_its_matrix(kernel, bad):
     x = np.zeros((2, 4, 4), np.float32)  # LAPACK alone would never come back from this
-    x[0, 0, 0], x[1] = np.nan, np.eye(4)
-    got = np.asarray(svd()(jnp.asarray(x)))
+    x[0, 0, 0], x[1] = bad, np.eye(4)
+    got = np.asarray(kernel()(jnp.asarray(x)))
     assert np.isnan(got[0]).all()
     np.testing.assert_allclose(got[1], np.eye(4), atol=1e-6)
 
 
-@pytest.mark.parametrize("power", [-90, 90])
-def test_the_same_bits_at_any_power_of_two(power):
+@pytest.mark.parametrize("power", [-110, 110])
+@pytest.mark.parametrize("kernel", [svd, eigh])
+def test_the_same_bits_at_any_power_of_two(kernel, power):
     x = RNG.normal(size=(4, 3)).astype(np.float32)
     scaled = np.float32(2.0**power) * x
-    np.testing.assert_array_equal(svd()(jnp.asarray(scaled)), svd()(jnp.asarray(x)))
+    of = lambda x: kernel()(jnp.asarray(x))
+    np.testing.assert_array_equal(of(scaled), of(x))
 
 
 def test_polar_decomposition():
