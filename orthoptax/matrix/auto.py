@@ -33,10 +33,11 @@ def auto(
     too much for that, which satisfy the rule of `satisfies` against five stages of
     `JORDAN`; the scale is `schatten_8`. See `explain`.
 
-    The Gram form rounds the Gram matrix, so that of singular values near 1/500 of the
-    largest float32 keeps two digits, and programs that sum in another order differ as
-    much there; `newton_schulz(OURS, scale=schatten_8())` keeps four. No two stages are
-    alike, so few leaves compile slower than with `newton_schulz()`, which loops.
+    The Gram form rounds the Gram matrix: where singular values are 1/1000 of the
+    largest, float32 leaves results 2e-3 of their largest entry apart from exact ones,
+    and from those of programs that sum in another order, and
+    `newton_schulz(OURS, scale=schatten_8())` 3e-5. No two stages are alike, so few
+    leaves compile slower than with `newton_schulz()`, which loops.
 
     Args:
       error: how far from 1 singular values may end, those not very small; None: as

@@ -62,7 +62,7 @@ def test_gram_form_rounds_small_values_more():
         values = values * np.polynomial.polynomial.polyval(values**2, stage)
     want = left * values @ right
     error = lambda polar: np.max(np.abs(polar(x) - want)) / np.max(np.abs(want))
-    assert 1e-3 < error(gram_newton_schulz(OURS, restarts=())) < 2e-2
+    assert 3e-4 < error(gram_newton_schulz(OURS, restarts=())) < 5e-3
     assert error(gram_newton_schulz(OURS, restarts=(2,))) < 1e-4
     assert error(newton_schulz(OURS)) < 1e-4
 

@@ -222,7 +222,7 @@ def sophia():
 )
 def test_as_the_rest_of_muon(make):
     params, loss, grads = net()
-    classic = newton_schulz()  # `auto` has only two digits of small singular values
+    classic = newton_schulz()  # `auto` magnifies the rounding of small values
     tx = muon(0.1, rest=make(), polar=classic)
     updates, _ = jax.jit(lambda g, p: tx.update(g, tx.init(p), p, obj_fn=loss))(
         grads, params
