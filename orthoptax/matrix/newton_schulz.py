@@ -16,9 +16,10 @@ from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
 from orthoptax.matrix.forms import Form, evaluate, forms
 from orthoptax.matrix.gram_norms import ByGram
-from orthoptax.matrix.hardware import rounding
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import JORDAN
+
+_EXACT = (None, lax.Precision.HIGHEST, "highest", "float32")  # on every platform
 
 
 def newton_schulz(
@@ -120,7 +121,8 @@ def keeps_identity(
     would round c_0; and a kernel that adds c_0 X in passing does so anyway.
     """
     fused = products is not None and products.combined is not None
-    return not fused and rounding(dtype, precision) <= 2.0**-24
+    exact = precision in _EXACT and jnp.finfo(dtype).bits >= 32
+    return exact and not fused
 
 
 def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:

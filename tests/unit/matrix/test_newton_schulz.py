@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The iteration against the scalar recurrence of its singular values."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from orthoptax.matrix import CUBIC5, JORDAN, aol, newton_schulz, schatten, spectral
+from orthoptax.matrix import (
+    CUBIC5,
+    JORDAN,
+    aol,
+    block_products,
+    newton_schulz,
+    schatten,
+    spectral,
+)
+from orthoptax.matrix.pallas import pallas_products
 
 SCHEDULES = {
     "JORDAN": JORDAN,
@@ -119,6 +130,27 @@ def test_precision_is_passed_to_every_product():
     text = jax.jit(newton_schulz(precision="default")).lower(jnp.ones((4, 6))).as_text()
     assert "HIGHEST" not in text
     assert text.count("stablehlo.dot_general") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "sums"),
+    [
+        ({}, 0),
+        ({"precision": "highest"}, 0),
+        ({"precision": "high"}, 1),
+        ({"compute_dtype": jnp.bfloat16}, 1),
+        ({"products": block_products()}, 0),
+        ({"products": pallas_products(interpret=True)}, 1),
+    ],
+)
+def test_the_identity_is_an_operand_only_of_what_keeps_float32(options, sums):
+    for polar in (
+        newton_schulz(JORDAN[:1], **options),
+        newton_schulz(JORDAN[:1], scale=schatten(), **options),
+    ):
+        text = jax.jit(polar).lower(jnp.ones((4, 6))).as_text()
+        found = re.findall(r"stablehlo\.add %.*tensor<4x6x", text)
+        assert len(found) == sums  # c_0 X + Z X
 
 
 @pytest.mark.parametrize(
