@@ -30,10 +30,8 @@ every = discovery.law(has_place, fast=lambda s: s.name in discovery.WHOLE)
 slow = discovery.law(has_place, fast=lambda s: False)
 
 
-# Updates of these are small differences of points on a set, and have their rounding: of
-# weights of up to 4, where the updates are 0.06.
-ON_SETS = dict.fromkeys(("muon_hyperball", "spel"), 2e-4)
-ROUNDING = {**discovery.ROUNDING, **discovery.APART, **ON_SETS}
+# Updates of SPEL are small differences of points on a set, and have their rounding.
+ROUNDING = {**discovery.ROUNDING, **discovery.APART, "spel": 2e-4}
 
 
 def tolerance(name):
