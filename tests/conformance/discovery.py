@@ -19,7 +19,6 @@ from orthoptax import diagnostics, layout, optimizers, transforms
 from orthoptax._types import Compressor, Layout
 from orthoptax.layout import on_matrices
 from orthoptax.layout.rules import Rules
-from orthoptax.matrix import newton_schulz
 from orthoptax.transforms import error_feedback
 from orthoptax.transforms.choices import Choose
 from tests import zoo
@@ -74,11 +73,6 @@ APART = dict.fromkeys(AUTOMATIC, 2e-4)
 The Gram form of `OURS` amplifies the rounding of the Gram matrix, 6e-8 of its largest
 eigenvalue, by the square of its first two slopes, (14.8 x 11.1)^2 = 3e4, where singular
 values are small: 2e-3 of these. Those of Gaussian matrices are a tenth of the largest.
-"""
-INSTEAD = {"adamuon": {"polar": newton_schulz()}}
-"""Arguments in the place of defaults. AdaMuon orthogonalizes signs, whose matrices may
-be singular or nearly so: there rounding in the Gram form of `auto` shows in the second
-moment. The others of `AUTOMATIC` have that kernel.
 """
 WHOLE_TREE = {
     "induced_metric", "inverse_fisher", "mfac", "newton_direction", "polyak_step",
@@ -212,8 +206,7 @@ class Subject:
 
     def make(self, **arguments: Any) -> optax.GradientTransformationExtraArgs:
         """The transform, for trees of parameters, with these arguments changed."""
-        every = INSTEAD.get(self.name, {}) | self.required(arguments)
-        return self.lift(self.constructor)(**every)
+        return self.lift(self.constructor)(**self.required(arguments))
 
     def required(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, with those that have no default."""
