@@ -149,6 +149,6 @@ BY_GAIN_16_BITS = {
 """The same of degrees up to 9, for products of 16 bits, with headroom of 3 % (`widen`).
 
 A first stage of degree 9 is steep at 1: rounded to 16 bits, values pass the end of its
-interval by 1 %, and the next stages enlarge that, of one matrix in forty at a gain of
-1.63 by ten times and more with headroom of half a percent.
+interval, and the next stages enlarge that: with headroom of half a percent to norms of
+more than 2.7 (tests/unit/matrix/test_validation.py).
 """

@@ -103,11 +103,6 @@ class Question:
         """The calls whose matrices `whole_matrices` moves."""
         return [call for call in self.calls if not self._stays(call)]
 
-    @property
-    def _platform(self) -> str | None:
-        """Whose branches count."""
-        return self.chip.platform
-
     def _stays(self, call: Call) -> bool:
         """Whether `whole_matrices` leaves these where they are."""
         return stays(call.links, call.about, call.cuts(self.specs, self.sizes))
@@ -121,8 +116,8 @@ class Question:
         plan = self._plan(call, axes, team)
         costs = []
         for exchange in plan.exchanges:
-            kernel = lambda kind: call.unit_flops(kind, plan.common, self._platform)
-            joint = call.joint_work(exchange, plan.common, self._platform)
+            kernel = lambda kind: call.unit_flops(kind, plan.common, self.chip.platform)
+            joint = call.joint_work(exchange, plan.common, self.chip.platform)
             cost = exchange_cost(exchange, kernel, joint)
             costs.append(dataclasses.replace(cost, notes=notes(exchange, cost)))
         return costs
@@ -131,7 +126,7 @@ class Question:
         """Matrices where they are: counted from a trace of the links."""
         place = InParts(self.specs, mesh_of(self.sizes))
         run, shapes = call.update_at(place)
-        on = self._platform
+        on = self.chip.platform
         flops, moves = traced_on_mesh(run, self.sizes, *shapes, platform=on)
         cuts = call.cuts(self.specs, self.sizes)
         held, kernels = 0, []

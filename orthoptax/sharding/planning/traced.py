@@ -64,7 +64,7 @@ def times(flops: Flops, count: float) -> Flops:
 def flops_of(jaxpr: Any, platform: str | None = None) -> Flops:
     """The sum over the equations."""
     total: Flops = Counter()
-    known: dict[int, int] = {}  # {id of a variable: the branch that it stands for}
+    known: dict[int, int | None] = {}  # {id of a variable: the branch it stands for}
     for equation in jaxpr.eqns:
         if platform and equation.primitive.name == "platform_index":
             branch = _branch(equation.params["platforms"], platform)
@@ -84,18 +84,17 @@ def flops_of_equation(
     if name in LIBRARY:
         return _factorization(equation)
     inside = [flops_of(jaxpr, platform) for jaxpr in programs_within(equation)]
-    if name == "cond" and taken is not None:
-        return inside[taken]
     if name == "cond":
-        return max(inside, key=lambda flops: flops.total())
+        dearest = max(inside, key=lambda flops: flops.total())
+        return dearest if taken is None else inside[taken]
     total = sum(inside, Counter())
     return times(total, equation.params["length"] if name == "scan" else 1)
 
 
-def _branch(platforms: Sequence[tuple[str, ...] | None], platform: str) -> int:
-    """Which branch is for a platform; None stands for all others."""
-    fits = (names is None or platform in names for names in platforms)
-    return list(fits).index(True)
+def _branch(platforms: Sequence[tuple[str, ...] | None], platform: str) -> int | None:
+    """Which branch is for a platform, if any; one without names is for all others."""
+    fits = (i for i, p in enumerate(platforms) if p is None or platform in p)
+    return next(fits, None)
 
 
 def programs_within(equation: Any) -> Iterator[Any]:

@@ -58,6 +58,11 @@ def test_the_branch_of_a_platform(platform, products):
     assert flops.total() == products * 2 * N**3
 
 
+def test_a_platform_without_a_branch_counts_the_dearest():
+    by = lambda x: lax.platform_dependent(x, cpu=lambda x: x @ x, tpu=lambda x: x)
+    assert traced_flops(by, shape(N, N), platform="cuda").total() == 2 * N**3
+
+
 ROUTINES = {  # name: (function, shape, operations of one matrix)
     "cholesky": (jnp.linalg.cholesky, SQUARE, N**3 / 3),
     "eigh": (jnp.linalg.eigh, SQUARE, 9 * N**3),
