@@ -34,14 +34,13 @@ def auto(
     `JORDAN`; the scale is `schatten_8`. See `explain`.
 
     The Gram form rounds the Gram matrix: where singular values are 1/1000 of the
-    largest, float32 leaves results 2e-3 of their largest entry apart from exact ones,
+    largest, float32 leaves results 1e-3 of their largest entry apart from exact ones,
     and from those of programs that sum in another order, and
-    `newton_schulz(OURS, scale=schatten_8())` 3e-5. No two stages are alike, so few
-    leaves compile slower than with `newton_schulz()`, which loops.
+    `newton_schulz(OURS, scale=schatten_8())` 3e-5.
 
     Args:
       error: how far from 1 singular values may end, those not very small; None: as
-        `OURS` or `OURS_16_BITS`, 0.06 or 0.16. For less, stages are added. Static.
+        `OURS` or `OURS_16_BITS`, 0.04 or 0.16. For less, stages are added. Static.
       hardware: what multiplies, for all platforms or {platform: `Hardware`} with the
         keys "cpu", "cuda", "rocm", "tpu" and "default"; None: `HARDWARE`. Which holds
         is decided where the program is lowered. Static.

@@ -238,7 +238,8 @@ def schedule_for(error: float | None, fine: bool) -> tuple[Schedule, int, float]
         return stages, own, left
     in_range("auto", "error", error, _LEAST, 1.0)
     while left > error:
-        found = [minimax(d, 1 - left, _WIDEN * (1 + left)) for d in (3, 5, 9)]
+        lower, upper = (1 - left) / _WIDEN, (1 + left) * _WIDEN
+        found = [minimax(d, lower, upper) for d in (3, 5, 9)]
         best = next((f for f in found if f.error <= error), found[-1])
         stages, left = (*stages, best.coefficients), best.error
     return stages, own, left

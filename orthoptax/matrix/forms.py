@@ -8,6 +8,7 @@ so that the terms are no larger than q(0): operands may then be rounded to 16 bi
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,18 @@ def forms(schedule: Sequence[Sequence[float]]) -> list[Form]:
 def inner_products(form: Form) -> int:
     """How many products of (m, m) matrices Z takes, from A."""
     return len(form.left) if form.base else len(form.out) - 1
+
+
+def runs(stages: Sequence[Form], dtype: Any) -> list[tuple[int, Form]]:
+    """(how many, their forms with arrays for numbers) of each run of equal forms."""
+    alike = (list(run) for _, run in itertools.groupby(stages, jax.tree.structure))
+    stack = lambda *c: jnp.asarray(c).astype(dtype)
+    return [(len(run), jax.tree.map(stack, *run)) for run in alike]
+
+
+def cut(run: Form, which: int | slice) -> Form:
+    """One stage of a run, or several."""
+    return jax.tree.map(lambda c: c[which], run)
 
 
 def evaluate(

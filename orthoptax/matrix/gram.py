@@ -6,7 +6,6 @@ import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -14,7 +13,7 @@ from orthoptax._check import is_callable
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
-from orthoptax.matrix.forms import Form, evaluate, forms, plus_identity
+from orthoptax.matrix.forms import Form, cut, evaluate, forms, plus_identity, runs
 from orthoptax.matrix.gram_norms import ByGram
 from orthoptax.matrix.newton_schulz import keeps_identity, newton_schulz, usable
 from orthoptax.matrix.norms import frobenius
@@ -30,6 +29,7 @@ def gram_newton_schulz(
     compute_dtype: DTypeLike | None = None,
     precision: lax.PrecisionLike = None,
     products: Products | None = None,
+    unroll: bool = False,
 ) -> Polar:
     """`newton_schulz` for wide matrices: the long side is touched at block ends only.
 
@@ -55,6 +55,7 @@ def gram_newton_schulz(
       precision: of every product; None means HIGHEST. Restarts are chosen for float32:
         with less, pass `best_restarts` of that precision. Static.
       products: as in `newton_schulz`; here all but the products with X. Static.
+      unroll: as in `newton_schulz`. Static.
     Returns: a `Polar`; each matrix of a batch is its own. 0 goes to 0.
     Raises: ValueError for an unusable schedule, or a restart that is not inside it.
     Example:
@@ -83,6 +84,7 @@ def gram_newton_schulz(
         compute_dtype=compute_dtype,
         precision=precision,
         products=products,
+        unroll=unroll,
     )
 
     def polar(x: jax.Array, *, inner: _inner.Inner = _inner.local) -> jax.Array:
@@ -95,7 +97,7 @@ def gram_newton_schulz(
         small = inner.computing(wide, precision, products)
         y, first = x.astype(wider(x.dtype, wide)), blocks[0]
         whole = keeps_identity(wide, precision, products)
-        factor = functools.partial(_factor, small=small, whole=whole)
+        factor = functools.partial(_factor, small=small, whole=whole, unroll=unroll)
         if isinstance(scale, ByGram):
             y = scale.raw(y, inner).astype(work)
             q = inner.shared(functools.partial(_scaled, scale, factor, first), y)
@@ -126,34 +128,41 @@ def _factor(
     *,
     small: _inner.Inner,
     whole: bool,
+    unroll: bool,
 ) -> jax.Array:
-    """Q such that the stages of the block take X to Q X, from R = X X^H.
+    """Q / by such that the stages of the block take X to Q X, from R = X X^H.
 
-    by: what Q is divided by. whole: the identity goes into the factors, see
-    `keeps_identity`; the last is divided in passing.
+    whole: the identity goes into the factors, see `keeps_identity`. R follows a stage
+    when the next one asks for it, so that neighbours of one form are one loop.
     """
-    q: Any = None
-    for i, form in enumerate(block, 1):
-        form = jax.tree.map(functools.partial(jnp.asarray, dtype=r.dtype), form)
-        z, square = evaluate(form, r, small, square, whole=whole), None
-        last = i == len(block)
-        if not last:
-            r = _both_sides(form, z, r, small, whole)
-        if whole:
-            z = z / by if last and by is not None else z
-            q = z if q is None else small.commuting(q, z)
-        elif q is None:
-            q = plus_identity(z, form.alpha)
+    first, *rest = runs(block, r.dtype)
+    alpha = first[1].alpha[0]
+    z = evaluate(cut(first[1], 0), r, small, square, whole=whole)
+    q = z if whole else plus_identity(z, alpha)
+    q = q if by is None else q / by
+
+    def stage(carry: Any, form: Form) -> Any:
+        q, r, z, alpha = carry
+        r = _both_sides(alpha, z, r, small, whole)
+        z = evaluate(form, r, small, whole=whole)
+        step = small.commuting(q, z) if whole else small.combined(q, z, q, form.alpha)
+        return (step, r, z, form.alpha), None
+
+    carry = q, r, z, alpha
+    for count, run in [(first[0] - 1, cut(first[1], slice(1, None))), *rest]:
+        if unroll or count < 2:
+            for i in range(count):
+                carry, _ = stage(carry, cut(run, i))
         else:
-            q = small.combined(q, z, q, form.alpha)
-    return q if whole or by is None else q / by
+            carry, _ = lax.scan(stage, carry, run)
+    return carry[0]
 
 
 def _both_sides(
-    form: Form, z: jax.Array, r: jax.Array, small: _inner.Inner, whole: bool
+    alpha: jax.Array, z: jax.Array, r: jax.Array, small: _inner.Inner, whole: bool
 ) -> jax.Array:
-    """(c_0 I + Z) R (c_0 I + Z)."""
+    """(alpha I + Z) R (alpha I + Z); whole: Z R Z."""
     if whole:
         return small.commuting(z, small.commuting(r, z))
-    w = small.combined(r, z, r, form.alpha)
-    return small.combined(z, w, w, form.alpha)
+    w = small.combined(r, z, r, alpha)
+    return small.combined(z, w, w, alpha)

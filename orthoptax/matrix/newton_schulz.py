@@ -2,7 +2,6 @@
 """Newton-Schulz: the polar factor by odd polynomials, matrix products only."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from orthoptax._check import is_callable, message
 from orthoptax._dtypes import wider, work_dtype
 from orthoptax._types import Polar, Products, Scale, Schedule
 from orthoptax.matrix import inner as _inner
-from orthoptax.matrix.forms import Form, evaluate, forms
+from orthoptax.matrix.forms import Form, cut, evaluate, forms, runs
 from orthoptax.matrix.gram_norms import ByGram
 from orthoptax.matrix.norms import frobenius
 from orthoptax.matrix.schedules import JORDAN
@@ -65,7 +64,7 @@ def newton_schulz(
     Source: Jordan et al., Muon, 2024; code KellerJordan/Muon@857d1ad, muon.py.
     """
     rows = usable("newton_schulz", JORDAN if schedule is None else schedule)
-    stages = _runs(forms(rows))
+    stages = forms(rows)
     scale = frobenius() if scale is None else scale
     is_callable("newton_schulz", "scale", scale, "frobenius()")
 
@@ -97,14 +96,13 @@ def newton_schulz(
             y = y if by is None else y / by.astype(y.dtype)
             return y.astype(work)
 
-        for count, run in stages:
-            run = jax.tree.map(lambda c: jnp.asarray(c).astype(wide), run)
+        for count, run in runs(stages, wide):
             if gram is not None:  # the scale's, for the first stage of all
-                y = stage(y, _cut(run, 0), gram, square, by)
-                run, count = _cut(run, slice(1, None)), count - 1
+                y = stage(y, cut(run, 0), gram, square, by)
+                run, count = cut(run, slice(1, None)), count - 1
                 gram = square = by = None
             if unroll or count < 2:
-                y = functools.reduce(stage, [_cut(run, i) for i in range(count)], y)
+                y = functools.reduce(stage, [cut(run, i) for i in range(count)], y)
             else:
                 y, _ = lax.scan(lambda y, form: (stage(y, form), None), y, run)
         return y.astype(x.dtype)
@@ -141,15 +139,3 @@ def usable(where: str, schedule: Schedule) -> list[tuple[float, ...]]:
             )
         )
     return [r[:2] if len(r) == 3 and r[2] == 0 else r for r in rows]
-
-
-def _runs(stages: list[Form]) -> list[tuple[int, Form]]:
-    """(how many, their forms with arrays for numbers) of each run of equal forms."""
-    runs = [list(run) for _, run in itertools.groupby(stages, jax.tree.structure)]
-    stack = lambda *c: np.asarray(c)
-    return [(len(run), jax.tree.map(stack, *run)) for run in runs]
-
-
-def _cut(run: Form, which: int | slice) -> Form:
-    """One stage of a run, or several."""
-    return jax.tree.map(lambda c: c[which], run)

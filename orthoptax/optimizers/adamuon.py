@@ -8,6 +8,9 @@ from orthoptax import _check
 from orthoptax._types import Layout, Place, Polar
 from orthoptax.layout.tables import flax
 from orthoptax.layout.wrap import by_layout, on_matrices
+from orthoptax.matrix.chosen import OURS
+from orthoptax.matrix.gram_norms import schatten_8
+from orthoptax.matrix.newton_schulz import newton_schulz
 from orthoptax.optimizers._rest import after_or_nothing, rest_or_adamw
 from orthoptax.sharding.automatic import automatic
 from orthoptax.transforms.learning_rate import scale_by_learning_rate
@@ -56,8 +59,10 @@ def adamuon(
       mu_dtype: dtype of M; None: the parameter's. Static.
       nu_dtype: dtype of V; None: the parameter's. Static.
       weight_decay: decoupled, of the matrices only; the authors run 0.1. Traceable.
-      polar: see `orthoptax.matrix`; None: `auto()`; the authors' is `newton_schulz()`,
-        Jordan's schedule. Static.
+      polar: see `orthoptax.matrix`; None: `newton_schulz(OURS, scale=schatten_8())`,
+        because matrices of signs may be singular, where the Gram form of `auto` rounds
+        most, and every entry counts alike behind the division; the authors' is
+        `newton_schulz()`, Jordan's schedule. Static.
       place: where the matrix links run, see `orthoptax.sharding`; None: `automatic`.
         Static.
       after: a link of yours in matrix coordinates, before decay and rate. Static.
@@ -89,6 +94,7 @@ def adamuon(
     """
     _check.learning_rate("adamuon", learning_rate)
     rest = rest_or_adamw("adamuon", learning_rate, rest)
+    polar = newton_schulz(OURS, scale=schatten_8()) if polar is None else polar
     layout = flax() if layout is None else layout
     place = automatic if place is None else place
     matrix = optax.chain(

@@ -133,6 +133,7 @@ def test_a_diverged_run_is_reported_and_the_others_go_on(whole):
     assert "NaN" not in (out / "curves.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_resuming_what_is_complete_shows_the_table_again(whole, run, contents):
     out, before, words = whole
     files = contents(out)
@@ -157,6 +158,7 @@ def test_a_budget_of_gradients(run, text, tmp_path):
     assert ends == manifest["steps"] == {"adamw": 8, "muon": int(8 / cost)}
 
 
+@pytest.mark.slow
 def test_a_used_folder_is_refused_and_a_changed_resume_too(whole, run):
     _, _, words = whole
     status, output = run(*words)
@@ -204,6 +206,7 @@ def test_killed_and_resumed_equals_uninterrupted(start, run, text, tmp_path, con
     assert after[: len(before) - 1] == before[:-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(start, text, tmp_path):
     out = tmp_path / "out"
     words = small(text, out, "--optimizers", "adamw", "--steps", 4000)

@@ -49,6 +49,7 @@ def test_json_holds_the_formulas(capsys, shapes):
     assert whole["seconds"] == flops / (459e12 / 6) + 64 * 256 * 2 / 180e9
 
 
+@pytest.mark.slow
 def test_405_billion_parameters_on_4096_chips_take_seconds():
     start = time.monotonic()
     best = planned(PlanSettings("fsdp=512,tp=8", "llama3-405b", optimizer="normuon"))

@@ -63,10 +63,21 @@ def test_bounds_by_formula(m, n, dtype, price, bound):
 
 @pytest.mark.parametrize(("m", "n", "bound"), [(128, 128, 0.65), (128, 512, 0.34)])
 def test_bounds_by_count(m, n, bound):
-    """Our stages are all unequal, so there is no loop in the way."""
+    """With the stages of equal form written out, as XLA counts a loop's body once."""
     hardware = Hardware(halve=64)
-    got = counted(auto(hardware=hardware), m, n)
-    want = explain(m, n, hardware=hardware).chosen.flops
+    about = explain(m, n, hardware=hardware).chosen
+    own = {"restarts": about.restarts} if about.form == "Gram" else {}
+    polar = (gram_newton_schulz if own else newton_schulz)(
+        about.schedule,
+        scale=schatten_8(),
+        products=block_products(about.levels),
+        unroll=True,
+        **own,
+    )
+    x = jnp.asarray(RNG.standard_normal((m, n)), jnp.float32)
+    ours, theirs = (jax.jit(f)(x) for f in (auto(hardware=hardware), polar))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    got, want = counted(polar, m, n), about.flops
     assert want <= got <= 1.07 * want  # elementwise: little even at this size
     assert got / cost(JORDAN, m, n) <= 1.07 * bound
 
@@ -74,7 +85,7 @@ def test_bounds_by_count(m, n, bound):
 @pytest.mark.parametrize("error", [1e-2, 1e-4])
 def test_values_end_as_near_to_1_as_asked_in_the_gram_form(error):
     """A few large values, whose Gram matrix rounds the small ones most."""
-    (m, n), values = (64, 256), np.full(64, 3e-3)
+    (m, n), values = (64, 256), np.full(64, 3.3e-3)
     values[:8] = 1
     u, v = (np.linalg.qr(RNG.standard_normal((k, m)))[0] for k in (m, n))
     polar = auto(error)
@@ -108,7 +119,7 @@ def test_explanation_is_a_table():
     assert first == "512 x 2048, products rounded to 2^-24, * chosen"
     assert [line.split()[0] for line in rows] == ["plain", "Gram", "eigen"]
     assert "Gram *" in text
-    assert "9 17 9" in text
+    assert "5 17 17" in text
     whys = [line.split("  ")[-1] for line in rows]
     assert whys[0] == "1.63 of the chosen"
     assert whys[1] == "least FLOPs"
@@ -183,7 +194,7 @@ CHOICES = {
     ("cuda", "high"): ("Gram", OURS_16_BITS, (2,)),
     ("cuda", None): ("Gram", OURS, ()),
     ("tpu", "default"): ("plain", OURS_16_BITS, ()),
-    ("tpu", "high"): ("Gram", OURS, (1,)),
+    ("tpu", "high"): ("Gram", OURS, (2,)),
     ("tpu", None): ("Gram", OURS, ()),
 }
 
@@ -234,7 +245,8 @@ def test_a_kernel_is_lowered_once_for_all_stacks_of_a_shape():
     leaf = jax.ShapeDtypeStruct((16, 64), jnp.float32)
     stacks = jax.jit(lambda t: map_stacks(auto(), t, max_leaves=2))
     one, three = (stacks.lower([leaf] * n).as_text() for n in (2, 6))
-    assert [text.count("stablehlo.while") for text in (one, three)] == [1, 3]
+    loops = [text.count("stablehlo.while") for text in (one, three)]
+    assert loops == [2, 4]  # over each stack, and once over the stages in the kernel
     dots = lambda text: text.count("stablehlo.dot_general")
     assert dots(three) == dots(one) > 0
 

@@ -13,6 +13,7 @@ from orthoptax.matrix.inner import local
 SEQUENCES = {
     "3, 5, 9, 9": ((3, 5, 9, 9), 1.8e-3, [0, 1, 2, 2]),
     "9, 17, 9": ((9, 17, 9), 1.8e-3, [2, 3, 2]),
+    "5, 17, 17": ((5, 17, 17), 2.4e-3, [1, 3, 3]),
     "17, 17": ((17, 17), 2.3e-3, [3, 3]),
     "7, 11, 13": ((7, 11, 13), 1e-2, [2, 3, 3]),
     "5, 15": ((5, 15), 1e-2, [1, 6]),  # no form of its own: Horner's rule
@@ -70,7 +71,9 @@ def test_products_are_as_few_as_said(name):
         assert str(with_square).count("dot_general") == max(want - 1, 0)
 
 
-@pytest.mark.parametrize("name", ["3, 5, 9, 9", "9, 17, 9", "17, 17", "7, 11, 13"])
+@pytest.mark.parametrize(
+    "name", ["3, 5, 9, 9", "9, 17, 9", "5, 17, 17", "17, 17", "7, 11, 13"]
+)
 def test_no_terms_that_cancel(name):
     """Operands rounded to 8 bits change q by a few times that of q(0); Horner: 10^4."""
     rng = np.random.default_rng(1)
