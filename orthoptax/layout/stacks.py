@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Equal shapes, one program: what keeps compile time flat in the number of layers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ def map_stacks(
     leaves, treedef = jax.tree.flatten(tree)
     results: list[Any] = list(leaves)
     for indices in _groups(leaves, max_leaves, max_bytes):
-        flat = [x.reshape(-1, *x.shape[-2:]) for x in (leaves[i] for i in indices)]
+        flat = [_flat(leaves[i]) for i in indices]
         stack = flat[0] if len(flat) == 1 else lax.concatenate(flat, 0)
         stack = _run(fn, stack, max_bytes) if stack.size else stack
         start = 0
@@ -51,6 +52,11 @@ def map_stacks(
             results[i] = piece.reshape(leaves[i].shape)
             start += x.shape[0]
     return jax.tree.unflatten(treedef, results)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """Batch axes as one; -1 could not tell it where a matrix has no entries."""
+    return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
 
 
 def _groups(leaves: list[Any], max_leaves: int, max_bytes: int) -> list[list[int]]:

@@ -86,3 +86,11 @@ def test_on_other_platforms_a_stack_is_one_batch_up_to_the_byte_bound():
     lowered = fn.trace(one_leaf).lower(lowering_platforms=("cuda",)).as_text()
     assert lowered.count("stablehlo.while") == 1
     assert "tensor<4x3x4xf32>" in lowered
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (3, 4, 0), (0, 4, 4)])
+def test_leaves_without_entries_come_back(shape):
+    tree = {"none": jnp.zeros(shape), "some": jnp.ones((4, 4))}
+    out = map_stacks(lambda x: 2 * x, tree)
+    assert out["none"].shape == shape
+    np.testing.assert_array_equal(out["some"], 2 * np.ones((4, 4)))

@@ -100,13 +100,16 @@ def test_blocks_are_matrices_of_their_own():
     blocks, sizes = RNG.normal(size=(3, 10, 4)), (2, 3, 5)
     fused = rules(("", MatrixView((-2,), (-1,), blocks=sizes)))
     together = updates(
-        normuon(0.1, layout=fused), {"w": blocks[0]}, [{"w": g} for g in blocks]
+        normuon(0.1, polar=svd(), layout=fused),
+        {"w": blocks[0]},
+        [{"w": g} for g in blocks],
     )
     cut = lambda x: dict(zip("abc", np.split(x, np.cumsum(sizes)[:-1]), strict=True))
-    apart = updates(normuon(0.1, layout=ROWS_FIRST), cut(blocks[0]), map(cut, blocks))
+    tx = normuon(0.1, polar=svd(), layout=ROWS_FIRST)
+    apart = updates(tx, cut(blocks[0]), map(cut, blocks))
     for one, three in zip(together, apart, strict=True):
         for name, part in cut(one["w"]).items():
-            atol = 1e-5 * np.max(np.abs(part))  # the first stages magnify rounding
+            atol = 1e-5 * np.max(np.abs(part))
             np.testing.assert_allclose(part, three[name], rtol=0, atol=atol)
 
 
