@@ -96,7 +96,7 @@ def test_every_program_is_tested():
 
 LONG = {
     "budget", "compile", "curvature", "gains", "hardware", "polar", "replicate",
-    "sharded", "step",
+    "sharded",
 }  # fmt: skip
 
 
@@ -130,6 +130,7 @@ def test_compile_counts_what_is_there(small):
     assert text["ratio"] < 1
 
 
+@pytest.mark.slow
 def test_compile_adds_up_clocks(small):
     lines = small("compile")
     case = "muon, 1x4 of 8 against optax.contrib.muon"
@@ -225,6 +226,7 @@ def test_unknown_names_are_refused(program, option, unknown, known, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_polar_measures_the_error(small):
     # Singular values from 1 to 1e-3 over their norm, by the classic polynomial.
     s = np.geomspace(1, 1e-3, 8)
@@ -248,6 +250,7 @@ def test_polar_measures_the_error(small):
         assert 0.02 < r["ours"] < r["reference"]
 
 
+@pytest.mark.slow
 def test_polar_knows_the_exact_factor(small):
     lines = small("polar")
     for shape in ("8x16", "16x16"):
@@ -259,6 +262,7 @@ def test_polar_knows_the_exact_factor(small):
             assert r["reference"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_polar_counts_products(small):
     lines = small("polar")
     for m, n in ((8, 16), (16, 16)):

@@ -422,8 +422,8 @@ def test_table_and_json_say_the_same():
 
 
 def test_nothing_is_compiled_or_allocated():
-    huge = {"w": {"kernel": shape(2**13, 2**28)}}  # 8 TB
-    best = plan(huge, {"fsdp": 1024, "tp": 64}, {"w": {"kernel": P("fsdp", "tp")}})
+    huge = {"w": {"kernel": shape(2**20, 2**21)}}  # 8 TB
+    best = plan(huge, {"fsdp": 128, "tp": 8}, {"w": {"kernel": P("fsdp", "tp")}})
     assert best.candidates[1].cost.result_bytes == 2**41 * FLOAT
 
 
