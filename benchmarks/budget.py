@@ -82,7 +82,7 @@ class Budget(Options):
     optimizers: tuple[str, ...] = ()
     """Which optimizers, AdamW among them; none given: all of the task."""
     gradients: int | None = None
-    """The budget of a run; None: 600 for bytes, 300 for digits, with --quick 24."""
+    """The budget of a run; None: 600 for bytes, 300 for digits, with --quick 48."""
     seeds: int | None = None
     """How many seeds, counted from 0; None: 3, with --quick 1."""
     rates: int | None = None
@@ -96,7 +96,7 @@ class Budget(Options):
 
 def found(name: str, row: Row, where: str, options: Budget) -> Found:
     """Trains what is missing of one optimizer on a task."""
-    budget = options.gradients or (24 if options.quick else GRADIENTS[where])
+    budget = options.gradients or (48 if options.quick else GRADIENTS[where])
     seeds = tuple(range(options.seeds or (1 if options.quick else 3)))
     folder = options.out / where / str(budget)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import APART, SQUARED, law, parts, sample
+from tests.conformance.discovery import APART, law, parts, sample
 
 
 def steps(subject, params, gradients):
@@ -50,7 +50,7 @@ def test_scan_and_cond(subject):
     carry = (params, subject.init(params))
     ours, _ = jax.jit(lambda c, x: lax.scan(body, c, x))(carry, (stacked, wanted))
     theirs = steps(subject, params, [gradients[0], gradients[2]])
-    zoo.assert_close(ours, theirs, SQUARED.get(subject.name))
+    zoo.assert_close(ours, theirs, APART.get(subject.name))
 
 
 @law(fast=sample)
@@ -64,11 +64,13 @@ def test_donation(subject):
 
     donated = (params, subject.transform.init(params))
     program = jax.jit(step, donate_argnums=(0, 1), keep_unused=True)
-    zoo.assert_close(program(*donated, grads), expected)
+    allowed = APART.get(subject.name)
+    zoo.assert_close(program(*donated, grads), expected, allowed)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
     # A second state is not made of the first one's buffers.
     params = zoo.tree(0, zoo.SMALL)
-    zoo.assert_close(program(params, subject.transform.init(params), grads), expected)
+    again = program(params, subject.transform.init(params), grads)
+    zoo.assert_close(again, expected, allowed)
 
 
 @law(fast=sample)

@@ -131,7 +131,7 @@ def test_inside_shard_map_over_the_other_axis(check_vma):
     """Data parallel by the user's shard_map, cut over an axis that jit has."""
     specs, where = steps.specs("hsdp", PAIRS), steps.mesh()
     cut = steps.shardings(where, specs)
-    tx = normuon(RATE, place=whole_matrices(specs))
+    tx = steps.made("normuon", place=whole_matrices(specs))
     mapped = lambda fn: jax.shard_map(
         fn,
         mesh=where,
