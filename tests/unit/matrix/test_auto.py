@@ -301,7 +301,9 @@ def test_twenty_decades_and_transposes():
     for power in (-33, 33):  # 10^-10 and 10^10
         np.testing.assert_array_equal(polar(x * 2.0**power), one)
     back = jax.jit(small_side_first(auto()))(x.T).T
-    np.testing.assert_allclose(back, one, rtol=0, atol=2e-5)
+    # another program: the Gram form's rounding of Gaussian matrices, 6e-8 (8.4 x 12.2)^2
+    # where a singular value is small, a tenth of it here
+    np.testing.assert_allclose(back, one, rtol=0, atol=1e-4)
 
 
 def test_columns_over_a_mesh(x64):
