@@ -301,8 +301,8 @@ def test_twenty_decades_and_transposes():
     for power in (-33, 33):  # 10^-10 and 10^10
         np.testing.assert_array_equal(polar(x * 2.0**power), one)
     back = jax.jit(small_side_first(auto()))(x.T).T
-    # another program: the Gram form's rounding of Gaussian matrices, 6e-8 (8.4 x 12.2)^2
-    # where a singular value is small, a tenth of it here
+    # Another program: the rounding of the Gram form, 6e-8 (8.4 x 12.2)^2 where singular
+    # values are small, a tenth of it on a Gaussian matrix.
     np.testing.assert_allclose(back, one, rtol=0, atol=1e-4)
 
 
