@@ -48,9 +48,12 @@ TOLERANCES = {
 
 
 def tree(
-    seed: int = 0, shapes: Any = None, dtype: DTypeLike = jnp.float32, scale: float = 1
+    seed: int = 0, shapes: Any = None, dtype: DTypeLike = float, scale: float = 1
 ) -> Any:
-    """Gaussian leaves of the given shapes, `SHAPES` by default."""
+    """Gaussian leaves of the given shapes, `SHAPES` by default.
+
+    They are float32, or float64 in a test with the fixture `x64`.
+    """
     rng = np.random.default_rng(seed)
     draw = lambda s: jnp.asarray(scale * rng.normal(size=s), dtype)
     return jax.tree.map(

@@ -53,29 +53,6 @@ ABSOLUTE = {
 }
 """Optimizers that compare the gradient with a number of their own, and the arguments
 that switch those numbers off: with these the laws of scale hold."""
-SQUARED = {"adamuon": 4e-5}
-"""State that is the square of what a kernel makes has twice its rounding."""
-ROUNDING = {"asgo": 3e-3, "dion": 2e-4, "dion2": 1e-4, "nordion2": 1e-4}
-"""How far results may differ by rounding alone, if more than elsewhere.
-
-The Gram matrix of ASGO has the square of the gradient's condition, so float32 keeps
-fewer digits of its small eigenvalues. Dion's QR amplifies rounding by the condition of
-B Q, here of square matrices; the five stages of `POLAR_EXPRESS_102` by their slopes at
-0, together 990, twice Jordan's.
-"""
-AUTOMATIC = (
-    "adago", "hybrid_auon", "lmo", "muon", "namo", "normuon",
-    "orthogonalize", "scale_by_dual_norm", "scale_by_input_norm", "scion",
-    "trust_region",
-)  # fmt: skip
-"""What takes the kernel `auto`, if given none."""
-APART = SQUARED | dict.fromkeys(AUTOMATIC, 1e-4)
-"""The same where rounding differs: another program, gradients of another scale.
-
-The Gram form of `OURS` amplifies the rounding of the Gram matrix, 6e-8 of its largest
-eigenvalue, by the square of its first two slopes, (8.4 x 12.2)^2 = 1e4, where singular
-values are small: 6e-4 of these. Those of Gaussian matrices are a tenth of the largest.
-"""
 WHOLE_TREE = {
     "induced_metric", "inverse_fisher", "mfac", "newton_direction", "polyak_step",
     "sania", "scale_by_induced_metric",
@@ -321,6 +298,11 @@ def law(
         [pytest.param(s, marks=[pytest.mark.slow] * late(s)) for s in chosen],
         ids=[s.name for s in chosen],
     )
+
+
+in_float64 = pytest.mark.usefixtures("x64")
+"""For laws that two programs are one function: their float32 differs by rounding,
+which kernels amplify, each by its own slopes."""
 
 
 def parts(subject: Subject) -> bool:

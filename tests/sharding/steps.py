@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -79,7 +79,7 @@ def shardings(mesh: Any, specs: Any) -> Any:
     return jax.tree.map(lambda s: NamedSharding(mesh, s), specs)
 
 
-def gradients(shapes: Any, dtype: Any, steps: int = 2) -> list[Any]:
+def gradients(shapes: Any, dtype: Any = float, steps: int = 2) -> list[Any]:
     """One tree a step."""
     return [zoo.tree(seed, shapes, dtype) for seed in range(1, steps + 1)]
 
@@ -139,9 +139,10 @@ def made(name: str, **arguments: Any) -> Any:
     return getattr(optimizers, name)(RATE, **{**own, **arguments})
 
 
-def local(name: str, shapes: Any, dtype: Any = np.float32, **arguments: Any) -> Any:
+def local(name: str, shapes: Any, dtype: Any = float, **arguments: Any) -> Any:
     """(updates, state) of two steps on one device, worked out once."""
-    key = (name, frozen(shapes), np.dtype(dtype).name, repr(sorted(arguments.items())))
+    dtype = jnp.result_type(dtype)
+    key = (name, frozen(shapes), dtype.name, repr(sorted(arguments.items())))
     if key not in _LOCAL:
         tx = made(name, place=here, **arguments)
         params = zoo.tree(0, shapes, dtype)
@@ -153,7 +154,7 @@ def sharded(
     name: str,
     shapes: Any,
     specs: Any,
-    dtype: Any = np.float32,
+    dtype: Any = float,
     *,
     explicit: bool = False,
     arguments: Any = None,
@@ -202,7 +203,7 @@ def inside(
     return take(
         tx,
         params,
-        gradients(shapes, np.float32),
+        gradients(shapes),
         wrap=lambda fn: mapped(fn, (specs, kept, specs), (specs, kept, specs)),
         start=jit(mapped(tx.init, (specs,), kept))(params),
     )

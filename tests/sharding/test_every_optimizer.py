@@ -32,9 +32,9 @@ def has_place(subject):
 
 every = discovery.law(has_place, fast=lambda s: s.name in discovery.WHOLE)
 slow = discovery.law(has_place, fast=lambda s: False)
+pytestmark = discovery.in_float64
 
 
-ROUNDING = {**discovery.ROUNDING, **discovery.APART}
 ON_SETS = {"muon_hyperball", "spel"}
 """Optimizers whose updates are differences of points on a set.
 
@@ -46,7 +46,7 @@ def assert_equal(subject, ours, theirs):
     """The same updates, or points, and states."""
     if subject.name in ON_SETS:
         ours, theirs = ((points(of[0]), of[1]) for of in (ours, theirs))
-    steps.assert_equal(ours, theirs, ROUNDING.get(subject.name))
+    steps.assert_equal(ours, theirs)
 
 
 def points(updates):
