@@ -21,6 +21,7 @@ from orthoptax.sharding.units import (
     Path,
     StateKey,
     check_batch,
+    check_entries,
     grain_of,
     is_basis,
     needed,
@@ -109,6 +110,7 @@ def grouped(request: Request) -> Grouped:
     cuts: dict[tuple[str, Any], Cuts] = {}
     groups: dict[Any, list[LeafUnits]] = {}
     for name in about:
+        check_entries(name, about[name].shape)
         lies = request.cuts[name]
         cuts |= {(name, key): lies for key in ("updates", *read, *results)}
         states = _state_cuts(

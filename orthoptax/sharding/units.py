@@ -131,6 +131,20 @@ def grain_of(units: int, owners: int) -> int:
     return 1
 
 
+def check_entries(name: str, shape: tuple[int, ...]) -> None:
+    """Raises unless a leaf has entries, of which messages are made."""
+    if 0 in shape:
+        raise ValueError(
+            message(
+                "sharding",
+                f"parameter {name!r} of shape {tuple(shape)} has no entries",
+                "matrices with at least one, to be put together",
+                "Take it out of the tree, or keep it from this optimizer: "
+                "optax.partition, or a layout that gives None",
+            )
+        )
+
+
 def check_batch(name: str, path: Path, shape: Any, lead: tuple[int, ...]) -> None:
     """Raises unless a state begins with its matrix's batch axes."""
     if tuple(shape[: len(lead)]) != lead:

@@ -73,6 +73,14 @@ def test_a_size_that_does_not_divide():
     assert_says(error, "axis 0 of 6", "4 equal parts", "pad")
 
 
+@pytest.mark.parametrize("shape", [(0, 16), (8, 0)])
+def test_a_matrix_without_entries(shape):
+    tx = muon(RATE, place=whole_matrices(tree(P()), mesh=steps.mesh()))
+    with pytest.raises(ValueError, match="sharding: ") as error:
+        traced(tx, params(shape))
+    assert_says(error, str(shape), "no entries", "optax.partition")
+
+
 @pytest.mark.parametrize("specs", [{}, {"other": {"kernel": P("a")}}])
 def test_a_leaf_without_a_spec(specs):
     tx = muon(RATE, place=whole_matrices(specs, mesh=steps.mesh()))

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every optimizer of matrices takes the same two steps on eight devices as on one."""
 
-import itertools
-
 import jax
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec as P
 
-from tests import zoo
 from tests.conformance import discovery
 from tests.sharding import steps
 
@@ -35,29 +31,6 @@ slow = discovery.law(has_place, fast=lambda s: False)
 pytestmark = discovery.in_float64
 
 
-ON_SETS = {"muon_hyperball", "spel"}
-"""Optimizers whose updates are differences of points on a set.
-
-They have the rounding of the points, so the points are compared.
-"""
-
-
-def assert_equal(subject, ours, theirs):
-    """The same updates, or points, and states."""
-    if subject.name in ON_SETS:
-        ours, theirs = ((points(of[0]), of[1]) for of in (ours, theirs))
-    steps.assert_equal(ours, theirs)
-
-
-def points(updates):
-    """Where the updates lead, one tree a step."""
-    start = zoo.tree(0, SHAPES)
-    walk = itertools.accumulate(
-        jax.device_get(updates), optax.apply_updates, initial=start
-    )
-    return jax.device_get(list(walk)[1:])
-
-
 def default(subject):
     """Its own kernel, where `steps` would take another."""
     return {"polar": None} if "polar" in subject.parameters else {}
@@ -69,7 +42,7 @@ def test_with_specs_under_auto_axes(subject):
         subject.name, SHAPES, SPECS, arguments=default(subject)
     )
     theirs = steps.local(subject.name, SHAPES, **default(subject))
-    assert_equal(subject, (updates, state), theirs)
+    steps.assert_equal((updates, state), theirs)
     steps.assert_cut(updates[-1], cut)
     assert all(np.any(x) for x in jax.tree.leaves(theirs[0]))  # something moved
 
@@ -80,7 +53,7 @@ def test_without_a_place_on_explicit_axes(subject):
         subject.name, SHAPES, SPECS, explicit=True, arguments=default(subject)
     )
     theirs = steps.local(subject.name, SHAPES, **default(subject))
-    assert_equal(subject, (updates, state), theirs)
+    steps.assert_equal((updates, state), theirs)
     steps.assert_cut(updates[-1], cut)
 
 
@@ -90,4 +63,4 @@ def test_inside_shard_map(subject):
         subject.name, SHAPES, SPECS, check_vma=True, arguments=default(subject)
     )
     theirs = steps.local(subject.name, SHAPES, **default(subject))
-    assert_equal(subject, results, theirs)
+    steps.assert_equal(results, theirs)
