@@ -95,8 +95,8 @@ def test_every_program_is_tested():
 
 
 LONG = {
-    "budget", "compile", "curvature", "gains", "hardware", "polar", "replicate",
-    "sharded",
+    "budget", "compile", "curvature", "gains", "hardware", "optimizers", "polar",
+    "replicate", "sharded",
 }  # fmt: skip
 
 
@@ -283,6 +283,7 @@ def test_polar_leaves_a_picture_and_its_text(tmp_path):
         assert expected in text
 
 
+@pytest.mark.slow
 def test_hardware_measures_what_auto_weighs(small):
     cases = {r["case"]: r for r in small("hardware")}
     kinds = {case.split(",")[0] for case in cases}

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from tests.conformance.discovery import is_optimizer, law, parts
+from tests.conformance.discovery import is_optimizer, law, parts, sample
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def test_nnx_optimizer_learns(subject):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@law()
+@law(fast=sample)
 def test_state_is_the_same_for_boxed_and_bare_leaves(subject):
     # Flax boxes leaves in `init` that are bare in `update`, or the other way round.
     tx = subject.transform

@@ -66,7 +66,7 @@ def test_every_leaf_moves(subject):
         assert np.max(np.abs(u)) > 1e-6, name
 
 
-@law(is_optimizer)
+@law(is_optimizer, fast=parts)
 def test_descends_on_a_quadratic(subject):
     target = feasible(subject, zoo.tree(2, zoo.SMALL, scale=0.3))
     # The rate falls: with steps of one length, sparse ones above all circle the target.

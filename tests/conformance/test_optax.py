@@ -78,7 +78,10 @@ def apply_if_finite(tx):
 
 @in_float64
 @law(fast=sample)
-@pytest.mark.parametrize("wrap", [plain_chain, named_chain, apply_if_finite])
+@pytest.mark.parametrize(
+    "wrap",
+    [named_chain, apply_if_finite, pytest.param(plain_chain, marks=pytest.mark.slow)],
+)
 def test_wrapped_is_the_same(subject, wrap):
     params = zoo.tree(0, zoo.SMALL)
     ours = scanned(wrap(subject.transform), params, gradients())[0]

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests import zoo
-from tests.conformance.discovery import in_float64, law, parts, sample
+from tests.conformance.discovery import in_float64, law, sample
 
 
 def steps(subject, params, gradients):
@@ -22,7 +22,7 @@ def steps(subject, params, gradients):
     return params, state
 
 
-@law(fast=parts)
+@law(fast=sample)
 def test_one_trace(subject):
     # `subject.update` raises if it is traced a second time.
     gradients = [zoo.tree(seed) for seed in (1, 2, 3)]

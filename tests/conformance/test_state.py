@@ -15,6 +15,12 @@ from tests.conformance.discovery import has_rate, law, parts, sample
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+WIDTHS = (
+    "float32",
+    "bfloat16",
+    "float64",
+    pytest.param("float16", marks=pytest.mark.slow),
+)
 
 
 def types_of_a_step(tx, params, grads):
@@ -25,7 +31,7 @@ def types_of_a_step(tx, params, grads):
 
 
 @law()
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", WIDTHS)
 def test_types_stay(subject, dtype):
     with jax.enable_x64(dtype == "float64"):
         params = zoo.structs(dtype=dtype)
@@ -78,7 +84,7 @@ def test_init_on_shapes_under_jit_and_eagerly_agree(subject):
     zoo.assert_same(subject.init(params), eager)
 
 
-@law()
+@law(fast=parts)
 def test_promotion_is_spelled_out(subject):
     # Without stock optax: its adamw raises under these settings.
     tx = subject.make(**subject.only_ours())

@@ -102,9 +102,10 @@ def test_every_law_collects_it(house):
     assert laws["toy"] >= laws["muon"] - only_muon
 
 
+@pytest.mark.slow
 def test_it_is_run_by_the_laws(house):
     python(house, "-m", "pytest", "tests/conformance", "-q", "-p", "no:cacheprovider",
-           "-k", "toy and (test_one_trace or test_descends)")  # fmt: skip
+           "-m", "", "-k", "toy and (test_one_trace or test_descends)")  # fmt: skip
 
 
 def test_the_command_line_and_the_table_know_it(house):

@@ -156,7 +156,7 @@ def fast():
 
 @pytest.mark.parametrize(
     "index",
-    [pytest.param(i, marks=[pytest.mark.slow] * (i % 4 > 0)) for i in range(24)],
+    [pytest.param(i, marks=[pytest.mark.slow] * (i % 8 > 0)) for i in range(24)],
 )
 def test_random_chain(index):
     check(fast()[index], STACK)

@@ -131,6 +131,7 @@ def test_a_used_folder_is_refused_and_a_changed_resume_too(whole, capsys):
     assert "steps was 10, is 11" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(
     whole, contents, tmp_path, monkeypatch, capsys
 ):

@@ -146,6 +146,7 @@ def test_neither_a_model_nor_shapes(capsys):
     assert "neither of --model and --shapes given" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_command(run):
     status, output = run("plan", "--model", "gpt2-small", "--mesh", "tp=8")
     assert status == 0
