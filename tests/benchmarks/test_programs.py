@@ -215,7 +215,7 @@ def test_sharded_counts_what_travels(small):
     ("program", "option", "unknown", "known"),
     [
         ("sharded", "--cases", "FSDP-9", "FSDP-8"),
-        ("polar", "--kernels", "autos", "by_gain"),
+        pytest.param("polar", "--kernels", "autos", "by_gain", marks=pytest.mark.slow),
     ],
 )
 def test_unknown_names_are_refused(program, option, unknown, known, tmp_path):
@@ -298,6 +298,7 @@ def test_hardware_measures_what_auto_weighs(small):
     assert slowest["ours"] >= median["ours"] > 0
 
 
+@pytest.mark.slow
 def test_polar_refuses_tall_shapes(tmp_path):
     done = run("polar", "--shapes", "16", "8", cwd=tmp_path)
     assert done.returncode != 0
@@ -336,6 +337,7 @@ def test_without_the_extra_says_what_to_install(program, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_older_optax_is_said_not_met_in_a_call(tmp_path):
     older = "import optax; optax.contrib.muon = lambda learning_rate: None"
     done = run_after(older, "step", tmp_path)

@@ -15,12 +15,7 @@ from tests.conformance.discovery import has_rate, law, parts, sample
 
 MANIFESTS = pathlib.Path(__file__).parent / "manifests"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-WIDTHS = (
-    "float32",
-    "bfloat16",
-    "float64",
-    pytest.param("float16", marks=pytest.mark.slow),
-)
+FLOAT16 = pytest.param("float16", marks=pytest.mark.slow)
 
 
 def types_of_a_step(tx, params, grads):
@@ -31,7 +26,7 @@ def types_of_a_step(tx, params, grads):
 
 
 @law()
-@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64", FLOAT16])
 def test_types_stay(subject, dtype):
     with jax.enable_x64(dtype == "float64"):
         params = zoo.structs(dtype=dtype)
@@ -41,7 +36,7 @@ def test_types_stay(subject, dtype):
 
 
 @law(fast=parts)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", FLOAT16])
 def test_types_stay_with_narrow_gradients(subject, dtype):
     # Without stock optax: adamw answers 16-bit gradients in the parameters' float32.
     tx = subject.make(**subject.only_ours())

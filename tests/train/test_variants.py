@@ -91,7 +91,13 @@ def test_what_cannot_be_ablated(base, replacements, wrong):
         variants(base, replacements)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+FAST = {"muon", "muown", "dasgo", "dion2"}  # two wrappers and a compressor among them
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in WRITTEN],
+)
 def test_a_named_optimizer_written_as_a_chain_gives_the_same_steps(name):
     params, grads = zoo.tree(0, SHAPES), [zoo.tree(seed, SHAPES) for seed in (1, 2)]
     results = []
