@@ -132,7 +132,7 @@ def grain_of(units: int, owners: int) -> int:
 
 
 def check_entries(name: str, shape: tuple[int, ...]) -> None:
-    """Raises unless a leaf has entries, of which messages are made."""
+    """Raises if a leaf has no entries: there would be nothing to send."""
     if 0 in shape:
         raise ValueError(
             message(
